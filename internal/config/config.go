@@ -1,0 +1,90 @@
+// Package config reads what the administrator wrote: portsentry.conf in the
+// dialects of 1.x and 2.x and the ignore file. Files in, one checked Config
+// out, or every mistake at once with its line. Parsing touches nothing else.
+package config
+
+import (
+	"time"
+)
+
+// Block is the value of BLOCK_TCP or BLOCK_UDP.
+type Block int
+
+// Values of BLOCK_TCP and BLOCK_UDP.
+const (
+	BlockNone    Block = 0 // log only
+	BlockBan     Block = 1 // ban
+	BlockCommand Block = 2 // KILL_RUN_CMD only, and a ban of the scanned protocol where a native method is named
+)
+
+// Method is the value of BLOCK_METHOD.
+type Method string
+
+// Values of BLOCK_METHOD. Absent means none, so that an old file does what it did.
+const (
+	MethodNone     Method = "none"
+	MethodAuto     Method = "auto" // the best native one there is
+	MethodNftables Method = "nftables"
+)
+
+// LogFormat is the value of LOG_FORMAT.
+type LogFormat string
+
+// Values of LOG_FORMAT.
+const (
+	Log1x   LogFormat = "1.x"
+	Log2x   LogFormat = "2.x"
+	LogJSON LogFormat = "json"
+)
+
+// CaptureMethod is the value of CAPTURE.
+type CaptureMethod string
+
+// Values of CAPTURE.
+const (
+	CaptureAuto     CaptureMethod = "auto"
+	CaptureXDP      CaptureMethod = "xdp"
+	CaptureAFPacket CaptureMethod = "afpacket"
+)
+
+// BlockEvidence is the value of BLOCK_EVIDENCE.
+type BlockEvidence string
+
+// Values of BLOCK_EVIDENCE.
+const (
+	EvidenceAny      BlockEvidence = "any"      // unverified evidence earns the soft ban
+	EvidenceVerified BlockEvidence = "verified" // unverified evidence earns the limited ban only
+)
+
+// Config is a checked configuration: every value is in range, every default
+// filled in. It is immutable once made.
+type Config struct {
+	Path string // the file, or "" for the built-in default
+
+	TCPPorts, UDPPorts PortSet
+
+	AdvancedPortsTCP, AdvancedPortsUDP     int // N: ports 1 to N-1; 0 when not set
+	AdvancedExcludeTCP, AdvancedExcludeUDP PortSet
+
+	IgnoreFile, HistoryFile, BlockedFile string
+
+	ResolveHost        bool
+	BlockTCP, BlockUDP Block
+	BlockMethod        Method
+	BlockEvidence      BlockEvidence
+	BanTime            time.Duration
+	BanTimeUnverified  time.Duration
+
+	KillRoute, KillRoute6, KillRouteUndo string
+	KillHostsDeny                        string
+	KillRunCmd, KillRunCmdUndo           string
+	KillRunCmdFirst                      bool
+
+	ScanTrigger       int           // fires from the Nth hit; 0 and 1 are the same
+	ScanTriggerWindow time.Duration // 0: for ever, within bounded memory
+	PortBanner        string
+
+	Capture    CaptureMethod
+	Interfaces []string // empty: every interface that holds an address of ours
+	LogFormat  LogFormat
+}

@@ -1,0 +1,68 @@
+package config
+
+import (
+	"strconv"
+	"strings"
+)
+
+// PortRange is First to Last, both included, 1 to 65535.
+type PortRange struct{ First, Last uint16 }
+
+// PortSet is a set of ports as sorted, disjoint, non-adjacent ranges.
+type PortSet []PortRange
+
+// Has reports whether p is in the set. It is for start-up and messages; the
+// packet path uses a Bitmap.
+func (s PortSet) Has(p uint16) bool {
+	for _, r := range s {
+		if p < r.First {
+			return false
+		}
+		if p <= r.Last {
+			return true
+		}
+	}
+	return false
+}
+
+// Count is the number of ports.
+func (s PortSet) Count() int {
+	n := 0
+	for _, r := range s {
+		n += int(r.Last) - int(r.First) + 1
+	}
+	return n
+}
+
+// String is the set as a configuration file would have it.
+func (s PortSet) String() string {
+	var b strings.Builder
+	for i, r := range s {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(strconv.Itoa(int(r.First)))
+		if r.Last != r.First {
+			b.WriteByte('-')
+			b.WriteString(strconv.Itoa(int(r.Last)))
+		}
+	}
+	return b.String()
+}
+
+// Bitmap is a set of ports for the packet path: one load and one shift.
+type Bitmap [1024]uint64
+
+// Bitmap gives the set as a Bitmap.
+func (s PortSet) Bitmap() *Bitmap {
+	b := new(Bitmap)
+	for _, r := range s {
+		for p := int(r.First); p <= int(r.Last); p++ {
+			b[p>>6] |= 1 << (p & 63)
+		}
+	}
+	return b
+}
+
+// Has reports whether p is in the set.
+func (b *Bitmap) Has(p uint16) bool { return b[p>>6]&(1<<(p&63)) != 0 }

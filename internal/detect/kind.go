@@ -1,0 +1,107 @@
+package detect
+
+import (
+	"fmt"
+
+	"portsentry/internal/decode"
+)
+
+// Kind names a probe from its packet alone.
+type Kind uint8
+
+// Kinds of probe that one packet shows.
+const (
+	KindNone   Kind = iota
+	KindSYN         // SYN alone of the six classic flags, ECN set-up included
+	KindFIN         // FIN alone
+	KindNULL        // no flag at all
+	KindXMAS        // FIN, PSH and URG, with or without SYN
+	KindMaimon      // FIN and ACK (Uriel Maimon, Phrack 49): only where no connection is
+	KindACK         // ACK alone: nmap's ACK and window scans send the same packet
+	KindOdd         // any other combination without RST
+	KindUDP
+)
+
+// String is the kind as JSON and the counters name it.
+func (k Kind) String() string {
+	switch k {
+	case KindSYN:
+		return "syn"
+	case KindFIN:
+		return "fin"
+	case KindNULL:
+		return "null"
+	case KindXMAS:
+		return "xmas"
+	case KindMaimon:
+		return "maimon"
+	case KindACK:
+		return "ack"
+	case KindOdd:
+		return "odd"
+	case KindUDP:
+		return "udp"
+	}
+	return "none"
+}
+
+const six = decode.FIN | decode.SYN | decode.RST | decode.PSH | decode.ACK | decode.URG
+
+// Classify names a TCP packet by its flags. KindNone means that it is no probe
+// whatever the port: a RST, a SYN-ACK (backscatter, RFC 9293 section 3.5.2), or
+// data of a connection that is gone.
+func Classify(flags uint16) Kind {
+	switch f := flags & six; {
+	case f&decode.RST != 0, f&(decode.SYN|decode.ACK) == decode.SYN|decode.ACK && f&decode.FIN == 0:
+		return KindNone
+	case f == 0:
+		// PortSentry 2.x calls ECE or CWR alone unknown, 1.x NULL. It is no
+		// combination that a stack sends.
+		if flags&(decode.ECE|decode.CWR|decode.AE) != 0 {
+			return KindOdd
+		}
+		return KindNULL
+	case f&(decode.FIN|decode.PSH|decode.URG) == decode.FIN|decode.PSH|decode.URG && f&decode.ACK == 0:
+		return KindXMAS
+	case f == decode.FIN:
+		return KindFIN
+	case f == decode.SYN:
+		return KindSYN
+	case f == decode.FIN|decode.ACK:
+		return KindMaimon
+	case f == decode.ACK:
+		return KindACK
+	case f&decode.ACK != 0 && f&decode.SYN == 0:
+		return KindNone // PSH+ACK, FIN+PSH+ACK, URG+ACK: the tail of an old connection
+	}
+	return KindOdd
+}
+
+// TypeText is the type as PortSentry 2.x writes it between the brackets of its
+// scan line.
+func TypeText(k Kind, flags uint16) string {
+	switch k {
+	case KindSYN:
+		return "TCP SYN/Normal scan"
+	case KindFIN:
+		return "TCP FIN scan"
+	case KindNULL:
+		return "TCP NULL scan"
+	case KindXMAS:
+		return "TCP XMAS scan"
+	case KindMaimon:
+		return "TCP Maimon scan"
+	case KindACK:
+		return "TCP ACK/Window scan"
+	case KindUDP:
+		return "UDP"
+	}
+	bit := func(f uint16) int {
+		if flags&f != 0 {
+			return 1
+		}
+		return 0
+	}
+	return fmt.Sprintf("Unknown Type: TCP Packet Flags: SYN: %d FIN: %d ACK: %d PSH: %d URG: %d RST: %d",
+		bit(decode.SYN), bit(decode.FIN), bit(decode.ACK), bit(decode.PSH), bit(decode.URG), bit(decode.RST))
+}

@@ -1,0 +1,36 @@
+// Package respond carries out Verdicts: it keeps the book of bans, asks each
+// Method to enforce them, runs the administrator's commands, ends bans and
+// undoes what was begun. Verdict in, Outcome out.
+package respond
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"portsentry/internal/judge"
+)
+
+// Ban is one ban that is in force or was.
+type Ban struct {
+	Prefix   netip.Prefix
+	Scope    judge.Scope
+	Strength judge.Strength
+	Evidence judge.Evidence
+	Since    time.Time
+	Until    time.Time // zero: until undone by hand (a command without an undo)
+	Times    int       // how often this prefix has been banned, this time included
+	Reason   string
+	Port     uint16
+	Proto    uint8
+	Kind     string // detect.Kind in words
+}
+
+// Method enforces bans natively (nft; later route, ipset, xdp). Calls come from
+// one goroutine. Ban on an existing ban replaces it (length, strength, scope).
+// Unban of a missing ban is no error.
+type Method interface {
+	Name() string
+	Ban(ctx context.Context, b Ban) error
+	Unban(ctx context.Context, b Ban) error
+}
