@@ -1,0 +1,73 @@
+// Package view holds the nouns that people and machines see: the answers of
+// the control socket, which the command line prints and scripts read. Their
+// JSON form is a written contract (docs/json.md).
+package view
+
+import (
+	"context"
+	"net/netip"
+	"time"
+)
+
+// Status is the answer of `portsentry status`.
+type Status struct {
+	Version string    `json:"version"`
+	Started time.Time `json:"started"`
+	Config  string    `json:"config"` // path, or "built-in defaults"
+
+	Watching []Watched `json:"watching"`
+	TCPPorts int       `json:"tcp_ports"` // number of trap ports
+	UDPPorts int       `json:"udp_ports"`
+	Methods  []string  `json:"methods"` // what enforces bans; empty: nothing
+	BlockTCP int       `json:"block_tcp"`
+	BlockUDP int       `json:"block_udp"`
+
+	Counters []Counter `json:"counters"` // in a fixed order
+	Bans     int       `json:"bans"`
+	Problems []string  `json:"problems,omitempty"` // sentences; empty: healthy
+}
+
+// Watched is one interface that is watched.
+type Watched struct {
+	Interface string `json:"interface"`
+	How       string `json:"how"`           // "AF_PACKET"
+	Why       string `json:"why,omitempty"` // why not something better
+}
+
+// Counter is one number with its name and meaning. Loss is true for counters
+// of things lost or refused: any above zero is shown first.
+type Counter struct {
+	Name  string `json:"name"` // snake_case, ends in _total where it only grows
+	Help  string `json:"help"`
+	Value uint64 `json:"value"`
+	Loss  bool   `json:"loss,omitempty"`
+}
+
+// Ban is one row of `portsentry bans`.
+type Ban struct {
+	Prefix   netip.Prefix `json:"prefix"`
+	Scope    string       `json:"scope"`    // all, tcp, udp
+	Strength string       `json:"strength"` // limited, soft, full
+	Evidence string       `json:"evidence"` // E1, E2, E3
+	Since    time.Time    `json:"since"`
+	Until    *time.Time   `json:"until"` // null: until undone by hand
+	Times    int          `json:"times"`
+	Reason   string       `json:"reason"`
+	Methods  []string     `json:"methods"`
+}
+
+// Caller is who asks over the control socket, as the kernel says it.
+type Caller struct {
+	PID, UID, GID int
+	Root          bool
+}
+
+// Backend is what answers the control socket.
+type Backend interface {
+	Status(ctx context.Context) (Status, error)
+	Bans(ctx context.Context) ([]Ban, error)
+	// Unban lifts every ban of the address (and of the /64 it lies in) and
+	// undoes what was done to it. It returns the bans it lifted; none is no
+	// error here.
+	Unban(ctx context.Context, who Caller, addr netip.Addr) ([]Ban, error)
+}
