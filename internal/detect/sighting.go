@@ -1,10 +1,10 @@
-// Package detect decides from Probes which packets are probes of a trap:
-// Probe in, Sighting out, by plain call inside one worker. It knows the trap
-// ports, asks the host (through Host) what is served, names the kind of scan
-// and counts per source. It neither knows whom to spare nor what to answer.
 package detect
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"portsentry/internal/decode"
+)
 
 // Sighting is one probe of a trap, itemised. It is self-contained: no pointer
 // into packet memory, so it may cross the queue behind this stage.
@@ -16,13 +16,12 @@ type Sighting struct {
 	SrcPort, DstPort uint16
 	Proto            uint8 // decode.ProtoTCP or decode.ProtoUDP
 	Kind             Kind
-	Flags            uint16 // TCP flags
+	Flags            uint16 // TCP flags, decode.FIN and the like
 	TTL              uint8
-	IPOptions        uint8 // decode.Tri
+	IPOptions        decode.Tri
 	Fragmented       bool
-	BadChecksum      bool
+	BadChecksum      bool // in a capture only: live, such a packet is no sighting
 
-	Count            uint32 // hits of this source on traps so far, this one included
-	Triggered        bool   // Count has reached SCAN_TRIGGER
-	NonUnicastSource bool
+	Count     uint32 // hits of this source on traps so far, this one included
+	Triggered bool   // Count has reached SCAN_TRIGGER
 }

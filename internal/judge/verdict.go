@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"time"
 
+	"portsentry/internal/config"
 	"portsentry/internal/detect"
 )
 
@@ -63,11 +64,19 @@ type Verdict struct {
 	Evidence Evidence
 	Strength Strength
 	Spared   Spared
-	Peer     bool         // source holds or held an established connection to a served port
-	Prefix   netip.Prefix // whom to ban: the address, or its /64
+	Peer     bool         // the source holds, or held within a day, a connection to a served port
+	Prefix   netip.Prefix // whom to ban: the address, or its /64; zero when nothing is to be done
 	Scope    Scope
 	Length   time.Duration // of a ban
-	// RunCommands: KILL_ROUTE, KILL_HOSTS_DENY (BLOCK=1) may run.
-	Block  int    // BLOCK_TCP or BLOCK_UDP as configured: 0, 1, 2
-	Reason string // in words, for a person
+	Block    config.Block  // BLOCK_TCP or BLOCK_UDP, as the protocol has it
+	Reason   string        // in words, for a person
 }
+
+// String is the class as it is shown.
+func (e Evidence) String() string { return [...]string{"E0", "E1", "E2", "E3"}[e] }
+
+// String is the strength in one word.
+func (s Strength) String() string { return [...]string{"none", "limited", "soft", "full"}[s] }
+
+// String is the scope in one word.
+func (s Scope) String() string { return [...]string{"all", "tcp", "udp"}[s] }

@@ -1,0 +1,166 @@
+// Package detect decides from Probes which packets are probes of a trap:
+// Probe in, Sighting out, by plain call inside one worker. It knows the trap
+// ports, asks the host (through Host) what is served, names the kind of scan
+// and counts per source. It neither knows whom to spare nor what to answer.
+package detect
+
+import (
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"portsentry/internal/config"
+	"portsentry/internal/decode"
+)
+
+// Use is what stands behind the destination of a packet.
+type Use uint8
+
+// Answers to "is this packet for something of ours?".
+const (
+	Free       Use = iota // nothing: a probe
+	Served                // a listener, or a socket of this very connection
+	Reply                 // connection tracking knows it as an answer to something sent from here
+	Translated            // destination NAT hands it to somebody else
+	Unsure                // it could not be asked, or not often enough: no evidence
+)
+
+// Host answers what only the machine knows. Calls come from the worker that
+// owns the Detector; an implementation belongs to one worker.
+type Host interface {
+	// Own reports whether a is a unicast address of this host.
+	Own(a netip.Addr) bool
+	// Ephemeral reports whether port lies in ip_local_port_range: answers to
+	// this host's own packets arrive there.
+	Ephemeral(port uint16) bool
+	// Use says what stands behind the packet's destination, asked of the
+	// kernel and never by binding. A connection or a conntrack entry matters
+	// for anything but a bare SYN.
+	Use(p *decode.Probe, bareSYN bool) Use
+}
+
+// Options are what a Detector is built from.
+type Options struct {
+	TCP, UDP *config.Bitmap // trap ports
+	Trigger  int            // SCAN_TRIGGER: fires from the Nth hit; 0 and 1 are the same
+	Window   time.Duration  // SCAN_TRIGGER_WINDOW; 0: for ever
+	Host     Host
+	Sources  int // how many sources are remembered; 0: DefaultSources
+	// Capture: the packets come from a file. A wrong checksum is then a mark;
+	// live it means that no host would have taken the packet.
+	Capture bool
+}
+
+// Stats counts what became of Probes that were no Sightings. All only grow.
+type Stats struct {
+	Probes      uint64 // Probes looked at
+	Sightings   uint64
+	NoTrap      uint64 // neither TCP nor UDP, or a port that is no trap
+	NotOurs     uint64 // destination is not a unicast address of this host
+	BadChecksum uint64
+	Noise       uint64 // late packets, backscatter, answers inside ip_local_port_range
+	Served      uint64 // something listens or is connected there
+	Replies     uint64 // connection tracking knows them as answers or as translated
+	Unsure      uint64 // could not be asked in time: lost as evidence
+	Evicted     uint64 // sources forgotten to make room
+}
+
+// Detector is the detection of one worker. It is not safe for concurrent use,
+// but for Stats.
+type Detector struct {
+	o       Options
+	sources *sources
+
+	probes, sightings, noTrap, notOurs, badChecksum, noise, served, replies, unsure atomic.Uint64
+}
+
+// New builds a Detector.
+func New(o Options) *Detector {
+	if o.Sources == 0 {
+		o.Sources = DefaultSources
+	}
+	return &Detector{o: o, sources: newSources(o.Sources)}
+}
+
+// Observe looks at one Probe. If it is a probe of a trap, Observe fills s and
+// reports true. It keeps neither p nor s.
+func (d *Detector) Observe(p *decode.Probe, s *Sighting) bool {
+	d.probes.Add(1)
+	kind := KindNone
+	switch p.Proto {
+	case decode.ProtoTCP:
+		if !d.o.TCP.Has(p.DstPort) {
+			d.noTrap.Add(1)
+			return false
+		}
+		kind = Classify(p.Flags)
+	case decode.ProtoUDP:
+		if !d.o.UDP.Has(p.DstPort) {
+			d.noTrap.Add(1)
+			return false
+		}
+		kind = KindUDP
+	default:
+		d.noTrap.Add(1)
+		return false
+	}
+	bad := p.Marks&(decode.BadChecksum|decode.BadIPChecksum|decode.BadLength) != 0
+	switch {
+	case bad && !d.o.Capture:
+		d.badChecksum.Add(1)
+		return false
+	case !d.o.Host.Own(p.Dst):
+		d.notOurs.Add(1)
+		return false
+	case kind == KindNone, kind != KindSYN && d.o.Host.Ephemeral(p.DstPort):
+		d.noise.Add(1)
+		return false
+	}
+	switch d.o.Host.Use(p, kind == KindSYN) {
+	case Served:
+		d.served.Add(1)
+		return false
+	case Reply, Translated:
+		d.replies.Add(1)
+		return false
+	case Unsure:
+		d.unsure.Add(1)
+		return false
+	}
+	count := d.sources.hit(p.Src, p.Time, int64(d.o.Window))
+	*s = Sighting{
+		Time: p.Time, IfIndex: p.IfIndex,
+		Src: p.Src, Dst: p.Dst, SrcPort: p.SrcPort, DstPort: p.DstPort,
+		Proto: p.Proto, Kind: kind, Flags: p.Flags, TTL: p.TTL, IPOptions: p.IPOptions,
+		Fragmented:  p.Marks&decode.Fragmented != 0,
+		BadChecksum: bad,
+		Count:       count,
+		Triggered:   int64(count) >= int64(d.o.Trigger),
+	}
+	d.sightings.Add(1)
+	return true
+}
+
+// Stats is a snapshot of the counters; any goroutine may ask.
+func (d *Detector) Stats() Stats {
+	return Stats{
+		Probes: d.probes.Load(), Sightings: d.sightings.Load(), NoTrap: d.noTrap.Load(),
+		NotOurs: d.notOurs.Load(), BadChecksum: d.badChecksum.Load(), Noise: d.noise.Load(),
+		Served: d.served.Load(), Replies: d.replies.Load(), Unsure: d.unsure.Load(),
+		Evicted: d.sources.evicted.Load(),
+	}
+}
+
+// Add adds the counters of another worker.
+func (s *Stats) Add(o Stats) {
+	s.Probes += o.Probes
+	s.Sightings += o.Sightings
+	s.NoTrap += o.NoTrap
+	s.NotOurs += o.NotOurs
+	s.BadChecksum += o.BadChecksum
+	s.Noise += o.Noise
+	s.Served += o.Served
+	s.Replies += o.Replies
+	s.Unsure += o.Unsure
+	s.Evicted += o.Evicted
+}

@@ -1,0 +1,149 @@
+package judge
+
+import "net/netip"
+
+// Trust is the list of whom to spare. It is immutable once built.
+type Trust struct {
+	ignore     map[netip.Prefix]struct{}
+	lens4      []int // prefix lengths that occur in ignore, each once
+	lens6      []int
+	named      map[netip.Addr]Spared
+	own        map[netip.Addr]struct{}
+	broadcasts map[netip.Addr]struct{}
+}
+
+// TrustFrom is what a Trust is built from. The maps are kept, not copied.
+type TrustFrom struct {
+	Ignore      []netip.Prefix // masked; the ignore file
+	Own         map[netip.Addr]struct{}
+	Broadcasts  map[netip.Addr]struct{}
+	Gateways    []netip.Addr
+	Resolvers   []netip.Addr
+	Logins      []netip.Addr
+	TimeServers []netip.Addr
+}
+
+// NewTrust builds a Trust.
+func NewTrust(f TrustFrom) *Trust {
+	t := &Trust{
+		ignore: make(map[netip.Prefix]struct{}, len(f.Ignore)),
+		named:  make(map[netip.Addr]Spared),
+		own:    f.Own, broadcasts: f.Broadcasts,
+	}
+	var seen4, seen6 [129]bool
+	for _, p := range f.Ignore {
+		p = p.Masked()
+		t.ignore[p] = struct{}{}
+		seen, lens := &seen6, &t.lens6
+		if p.Addr().Is4() {
+			seen, lens = &seen4, &t.lens4
+		}
+		if !seen[p.Bits()] {
+			seen[p.Bits()] = true
+			*lens = append(*lens, p.Bits())
+		}
+	}
+	// The last to name an address wins; a login is the most telling.
+	for _, g := range []struct {
+		addrs []netip.Addr
+		as    Spared
+	}{{f.TimeServers, TimeServer}, {f.Resolvers, Resolver}, {f.Gateways, Gateway}, {f.Logins, Login}} {
+		for _, a := range g.addrs {
+			t.named[a.Unmap().WithZone("")] = g.as
+		}
+	}
+	return t
+}
+
+// spares says why a packet from src to dst is never acted on.
+func (t *Trust) spares(src, dst netip.Addr) Spared {
+	if martian(src) {
+		return Martian
+	}
+	if _, ok := t.broadcasts[src]; ok {
+		return Martian
+	}
+	if _, ok := t.own[src]; ok || src == dst {
+		return Own
+	}
+	if t.ignores(src) {
+		return Ignored
+	}
+	return t.named[src]
+}
+
+func (t *Trust) ignores(a netip.Addr) bool {
+	lens := t.lens6
+	if a.Is4() {
+		lens = t.lens4
+	}
+	for _, n := range lens {
+		if p, err := a.Prefix(n); err == nil {
+			if _, ok := t.ignore[p]; ok {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// within reports whether anybody inside net is to be spared.
+func (t *Trust) within(net netip.Prefix) bool {
+	for p := range t.ignore {
+		if p.Overlaps(net) {
+			return true
+		}
+	}
+	for a := range t.named {
+		if net.Contains(a) {
+			return true
+		}
+	}
+	for a := range t.own {
+		if net.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// Prefixes lists everybody to be spared, for a firewall set.
+func (t *Trust) Prefixes() []netip.Prefix {
+	out := make([]netip.Prefix, 0, len(t.ignore)+len(t.named)+len(t.own))
+	for p := range t.ignore {
+		out = append(out, p)
+	}
+	for a := range t.named {
+		out = append(out, netip.PrefixFrom(a, a.BitLen()))
+	}
+	for a := range t.own {
+		a = a.WithZone("")
+		out = append(out, netip.PrefixFrom(a, a.BitLen()))
+	}
+	return out
+}
+
+// martian reports sources that no host sends from: this network (RFC 1122
+// section 3.2.1.3), loopback, multicast, limited broadcast and class E.
+func martian(a netip.Addr) bool {
+	if a.Is4() {
+		b := a.As4()
+		return b[0] == 0 || b[0] == 127 || b[0] >= 224
+	}
+	return a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a.Is4In6()
+}
+
+// reason is the sparing in words.
+func (s Spared) reason() string {
+	return [...]string{
+		NotSpared: "", Ignored: "in the ignore file", Own: "an address of this host",
+		Martian: "an address no host sends from", Gateway: "a gateway of this host",
+		Resolver: "a resolver of this host", Login: "your login session",
+		TimeServer: "a time or DHCP server of this host",
+	}[s]
+}
+
+// String is the sparing in one word, as JSON has it.
+func (s Spared) String() string {
+	return [...]string{"", "ignored", "own", "martian", "gateway", "resolver", "login", "timeserver"}[s]
+}
