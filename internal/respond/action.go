@@ -54,5 +54,17 @@ type Runner interface {
 type Outcome struct {
 	Blocked bool // something stands between the host and us: a ban, or a step that succeeded
 	Already bool // and it did so before this sighting
+	// Deferred: the sighting waited for the owner's steps and is not recorded
+	// yet. Set only in what the later callback of Answer gets.
+	Deferred bool
 	Actions []Action
+}
+
+// String is the step by the key that configures it.
+func (s Step) String() string {
+	return [...]string{
+		StepNative: "native", StepRoute: "KILL_ROUTE", StepHostsDeny: "KILL_HOSTS_DENY", StepCommand: "KILL_RUN_CMD",
+		StepNativeUndo: "native undo", StepRouteUndo: "KILL_ROUTE_UNDO", StepHostsDenyUndo: "KILL_HOSTS_DENY undo",
+		StepCommandUndo: "KILL_RUN_CMD_UNDO",
+	}[s]
 }

@@ -1,0 +1,217 @@
+package respond
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// undoable reports whether everything the owner's steps began for e can be
+// ended by us. A line in hosts.deny always can; a command needs its undo.
+func (r *Responder) undoable(e *entry) bool {
+	return len(r.lasting(e)) == 0
+}
+
+// lasting are the steps of e that only a person can undo.
+func (r *Responder) lasting(e *entry) []Step {
+	var out []Step
+	for _, s := range e.done {
+		if s == StepRoute && !r.plan.RouteUndo || s == StepCommand && !r.plan.CommandUndo {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// undo are the steps that end what e began.
+func (r *Responder) undo(e *entry) []Step {
+	var out []Step
+	for _, s := range slices.Backward(e.done) {
+		switch {
+		case s == StepHostsDeny:
+			out = append(out, StepHostsDenyUndo)
+		case s == StepRoute && r.plan.RouteUndo:
+			out = append(out, StepRouteUndo)
+		case s == StepCommand && r.plan.CommandUndo:
+			out = append(out, StepCommandUndo)
+		}
+	}
+	return out
+}
+
+// Run ends bans when their time has come, until ctx ends. A native ban ends in
+// the kernel by itself; what is left to do here is to undo the owner's steps
+// and to tell the ledger.
+func (r *Responder) Run(ctx context.Context) error {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		timer.Reset(r.expire())
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-r.wake:
+		case <-timer.C:
+		}
+	}
+}
+
+// expire ends what is due and says how long nothing will be.
+func (r *Responder) expire() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	for len(r.book.due) > 0 {
+		e := r.book.due[0]
+		if wait := e.expire.Sub(now); wait > 0 {
+			return wait
+		}
+		if e.inFlight {
+			e.expire = now.Add(time.Second)
+			r.book.schedule(e)
+			continue
+		}
+		r.end(e, now)
+	}
+	return time.Hour
+}
+
+// end takes e out of force. A route that only a person can take back keeps its
+// entry: the book must not say that a host is free when it is not. A command
+// without an undo (a mail, a page) does not outlive the native ban it came with.
+func (r *Responder) end(e *entry, now time.Time) {
+	wasNative := e.native
+	e.native = false
+	left := r.lasting(e)
+	if wasNative {
+		left = slices.DeleteFunc(left, func(s Step) bool { return s == StepCommand })
+	}
+	steps := r.undo(e)
+	if len(steps) > 0 && !r.submitUndo(e, steps) {
+		e.expire = now.Add(time.Second)
+		r.book.schedule(e)
+		return
+	}
+	if len(left) > 0 {
+		e.done, e.failed = left, nil
+		e.ban.Until, e.expire = time.Time{}, time.Time{}
+		r.book.schedule(e)
+		return
+	}
+	r.book.remove(e, now)
+	if len(steps) == 0 {
+		r.ledger.Ended(e.ban, e.host, nil)
+	}
+}
+
+func (r *Responder) submitUndo(e *entry, steps []Step) bool {
+	if r.runner == nil {
+		return true
+	}
+	o := e.order
+	o.Steps = steps
+	ban, host := e.ban, e.host
+	return r.runner.Submit(o, func(actions []Action) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		for _, a := range actions {
+			if a.Err != nil {
+				r.stats.StepsFailed++
+			}
+		}
+		r.ledger.Ended(ban, host, actions)
+	})
+}
+
+// Lifted is one ban that Unban took away.
+type Lifted struct {
+	Ban  Ban
+	Left []Step // what an owner's command began and no undo is configured for
+}
+
+// Unban lifts the ban of a, and that of the /64 it lies in, at once. What the
+// owner's steps began is undone by the runner; ledger hears of it.
+func (r *Responder) Unban(ctx context.Context, a netip.Addr) ([]Lifted, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []Lifted
+	for range 2 { // the address itself, then its /64
+		e := r.book.find(a)
+		if e == nil {
+			break
+		}
+		if e.native {
+			for _, m := range r.methods {
+				if err := m.Unban(ctx, e.ban); err != nil {
+					return out, err
+				}
+			}
+		}
+		steps := r.undo(e)
+		if len(steps) > 0 && !r.submitUndo(e, steps) {
+			return out, ErrBusy
+		}
+		r.book.remove(e, time.Now())
+		delete(r.book.past, e.ban.Prefix) // a person forgave it
+		if len(steps) == 0 {
+			r.ledger.Ended(e.ban, e.host, nil)
+		}
+		out = append(out, Lifted{Ban: e.ban, Left: r.lasting(e)})
+	}
+	return out, nil
+}
+
+// InForce is one row of the book.
+type InForce struct {
+	Ban     Ban
+	Methods []string // names of native methods
+	Steps   []Step   // owner's steps that stand
+	Lasting []Step   // those that only a person can undo
+}
+
+// List gives the book in the order of its prefixes.
+func (r *Responder) List() []InForce {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var names []string
+	for _, m := range r.methods {
+		names = append(names, m.Name())
+	}
+	now := time.Now()
+	out := make([]InForce, 0, len(r.book.entries))
+	for _, e := range r.book.entries {
+		native := e.native && now.Before(e.ban.Until)
+		if !native && len(e.done) == 0 {
+			continue
+		}
+		row := InForce{Ban: e.ban, Steps: slices.Clone(e.done), Lasting: r.lasting(e)}
+		if native {
+			row.Methods = names
+		}
+		out = append(out, row)
+	}
+	slices.SortFunc(out, func(a, b InForce) int { return a.Ban.Prefix.Compare(b.Ban.Prefix) })
+	return out
+}
+
+// Restore takes bans of an earlier run into the book: native ones as the kernel
+// still enforces them, others as steps that were done then.
+func (r *Responder) Restore(bans []InForce) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	for _, row := range bans {
+		b := row.Ban
+		if len(r.book.entries) >= MaxBans || r.book.entries[b.Prefix] != nil {
+			continue
+		}
+		e := &entry{
+			ban: b, native: len(row.Methods) > 0, done: row.Steps, decided: now.UnixNano(),
+			host: b.Prefix.Addr(), expire: b.Until, index: -1,
+			order: Order{Host: b.Prefix.Addr(), Port: b.Port, Proto: b.Proto, Evidence: uint8(b.Evidence)},
+		}
+		r.book.add(e)
+	}
+	r.nudge()
+}

@@ -1,0 +1,95 @@
+package respond
+
+import (
+	"time"
+)
+
+// submit hands steps for e to the runner. deferred: the sighting at hand is
+// recorded when they have ended. Calls hold r.mu; the callback takes it.
+func (r *Responder) submit(e *entry, steps []Step, deferred bool, later func(Outcome)) bool {
+	if r.runner == nil {
+		return false
+	}
+	e.order.Steps = steps
+	ok := r.runner.Submit(e.order, func(actions []Action) {
+		o := r.finished(e, actions)
+		o.Deferred = deferred
+		if later != nil {
+			later(o)
+		}
+	})
+	e.inFlight = ok
+	if !ok {
+		r.stats.RefusedBusy++
+		e.failed = steps
+		if !e.native && len(e.done) == 0 {
+			r.book.remove(e, time.Now())
+		}
+	}
+	return ok
+}
+
+// retry tries the failed steps of e once more. It reports whether the outcome
+// of the sighting at hand waits for them alone.
+func (r *Responder) retry(e *entry, later func(Outcome)) (deferred bool) {
+	if e.inFlight || len(e.failed) == 0 {
+		return false
+	}
+	steps := e.failed
+	e.failed = nil
+	deferred = !e.native && len(e.done) == 0
+	return r.submit(e, steps, deferred, later) && deferred
+}
+
+// finished books what came of the steps of e. Any step that succeeded blocks
+// the host, as in PortSentry 2.x; a failed one is tried again with the next hit.
+func (r *Responder) finished(e *entry, actions []Action) Outcome {
+	now := time.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e.inFlight = false
+	before := len(e.done)
+	for _, a := range actions {
+		switch {
+		case a.Err != nil:
+			r.stats.StepsFailed++
+			e.failed = append(e.failed, a.Step)
+		case a.Skipped && a.Step != StepHostsDeny:
+		default:
+			e.done = append(e.done, a.Step)
+		}
+	}
+	native := e.native && now.Before(e.ban.Until)
+	o := Outcome{Blocked: native || len(e.done) > 0, Actions: actions}
+	if len(e.done) == 0 && !native {
+		if r.book.entries[e.ban.Prefix] == e {
+			if len(e.failed) == 0 {
+				r.book.remove(e, now) // everything was skipped
+			} else {
+				e.expire = now.Add(pastRetained) // forget the failure some day
+				r.book.schedule(e)
+			}
+		}
+		return o
+	}
+	if len(e.done) > before && !native {
+		if before == 0 {
+			r.stats.Bans++
+			e.ban.Until = r.commandsEnd(e)
+			r.ledger.Began(e.ban, e.host, "")
+		}
+		e.expire = e.ban.Until
+		r.book.schedule(e)
+		r.nudge()
+	}
+	return o
+}
+
+// commandsEnd is when a ban that stands on steps alone ends: after its length
+// when all of it can be undone, else when a person says so.
+func (r *Responder) commandsEnd(e *entry) time.Time {
+	if !r.undoable(e) {
+		return time.Time{}
+	}
+	return e.ban.Since.Add(e.length)
+}
