@@ -1,0 +1,43 @@
+# make run        build, and watch this machine with the built-in default (log only)
+# make test       install what the tests need, run them
+# make test-long  the rest: fuzzing, every kind in full, soak
+# make bench      the table of docs/performance.md
+# make lint       golangci-lint and staticcheck
+
+GO      ?= go
+SUDO    := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+VERSION := 3.0.0
+COMMIT  := $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+TESTENV := $(SUDO) env "PATH=$$PATH" "HOME=$$HOME" CI=$(CI)
+
+.PHONY: build run test test-long bench lint deps
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o portsentry ./cmd/portsentry
+
+run: build
+	$(SUDO) ./portsentry
+
+deps:
+	@scripts/deps
+
+# The race detector needs a C compiler; the program itself never does.
+test: deps
+	@test -z "$$(gofmt -l cmd internal packaging test)" || { echo "not formatted:"; gofmt -l cmd internal packaging test; exit 1; }
+	$(GO) vet ./...
+	$(GO) mod tidy -diff
+	CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/portsentry
+	$(TESTENV) CGO_ENABLED=1 $(GO) test -race -shuffle=on -timeout 9m -json ./... | $(GO) run ./test/summary
+
+test-long: deps
+	scripts/fuzz
+	$(TESTENV) CGO_ENABLED=1 PORTSENTRY_LONG=1 $(GO) test -race -shuffle=on -timeout 60m -json ./... | $(GO) run ./test/summary
+
+bench: deps build
+	$(GO) test -run '^$$' -bench . -benchmem ./internal/decode ./internal/detect ./internal/judge ./internal/view/log
+	$(TESTENV) $(GO) run ./test/bench -portsentry ./portsentry
+
+lint:
+	$(GO) tool staticcheck ./...
+	golangci-lint run
