@@ -4,6 +4,9 @@
 package config
 
 import (
+	"fmt"
+	"io"
+	"os"
 	"time"
 )
 
@@ -87,4 +90,45 @@ type Config struct {
 	Capture    CaptureMethod
 	Interfaces []string // empty: every interface that holds an address of ours
 	LogFormat  LogFormat
+
+	lines map[string]int
+}
+
+// Line is the line that gave key its value; 0 when it has its default.
+func (c *Config) Line(key string) int { return c.lines[key] }
+
+// Load reads and checks a configuration file. The error is a *Mistakes where
+// the file could be read.
+func Load(path string) (*Config, error) {
+	data, err := readBounded(path)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the configuration: %w", err)
+	}
+	return Parse(path, data)
+}
+
+// Parse checks the text of a configuration file; name is what to call it in
+// messages and becomes Path. The error is a *Mistakes with all of them.
+func Parse(name string, data []byte) (*Config, error) {
+	rep := &report{file: name}
+	c := &Config{Path: name, lines: map[string]int{}}
+	if len(data) > maxFile {
+		rep.add(0, "", "more than %d bytes; this is no portsentry.conf", maxFile)
+	} else {
+		fill(c, lex(data, rep), rep)
+	}
+	if err := rep.err(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// readBounded reads a file, one byte more than maxFile at most.
+func readBounded(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxFile+1))
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -48,6 +49,20 @@ func (s PortSet) String() string {
 		}
 	}
 	return b.String()
+}
+
+// merged is the set of s, which may be in any order and overlap.
+func (s PortSet) merged() PortSet {
+	slices.SortFunc(s, func(a, b PortRange) int { return int(a.First) - int(b.First) })
+	var out PortSet
+	for _, r := range s {
+		if n := len(out); n > 0 && int(r.First) <= int(out[n-1].Last)+1 {
+			out[n-1].Last = max(out[n-1].Last, r.Last)
+			continue
+		}
+		out = append(out, r)
+	}
+	return out
 }
 
 // Bitmap is a set of ports for the packet path: one load and one shift.
