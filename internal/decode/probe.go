@@ -57,8 +57,9 @@ const (
 	Fragmented                      // header came in fragments and was put together
 	TinyFragment                    // the first fragment did not hold the whole transport header
 	BadLength                       // transport length contradicts itself (TCP data offset < 5, UDP length < 8)
-	ShortPayload                    // the capture cut the packet behind the transport header
+	ShortPayload                    // the packet ends before its IP length says, behind the fixed transport header
 	HasExtHeaders                   // IPv6 extension headers were present
+	Overlapping                     // fragments of this datagram contradicted each other: the header may not be what the host saw
 )
 
 // Probe is one packet that may be a probe: who, to what, with which flags.
@@ -80,18 +81,20 @@ type Probe struct {
 	TCPOptionsLen    uint8  // bytes
 
 	ICMPType, ICMPCode uint8
+	SCTPChunk          uint8 // type of the first chunk: 1 INIT, 10 COOKIE-ECHO; 0 DATA or none
 
 	IPID      uint32 // IPv4 identification, or of the IPv6 fragment header; 0 when there is none
 	TTL       uint8  // or hop limit
 	DF        bool
 	IPOptions Tri // IPv4: Yes or No; IPv6: NotKnown, as PortSentry 2.x says it
 
-	PayloadLen int // bytes behind the transport header, as the IP length says
+	PayloadLen int // bytes behind the transport header, as the IP length says; in fragments, as far as they came
 	VLANs      uint8
 	VLAN       [2]uint16 // outermost first, VLAN ids
 
 	Marks Marks
-	// ToUs is what the link layer says: PacketHost, PacketBroadcast, ...
+	// PacketType is a capture.PacketType: to whom the link layer says that the
+	// frame was addressed.
 	PacketType uint8
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strconv"
 
+	"portsentry/internal/config"
 	"portsentry/internal/decode"
 	"portsentry/internal/detect"
 	"portsentry/internal/judge"
@@ -35,7 +36,7 @@ func (r *Record) Flags() Flags {
 		return Flags{decode.Yes, decode.Yes, decode.Yes, decode.No}
 	case !v.Sighting.Triggered:
 		return Flags{Ignored: decode.No, Triggered: decode.No}
-	case v.Block == 0 || v.Strength == judge.Nothing:
+	case v.Block == config.BlockNone || v.Strength == judge.Nothing:
 		return Flags{decode.No, decode.Yes, decode.Yes, decode.No}
 	case r.Outcome.Blocked:
 		return Flags{decode.No, decode.Yes, decode.No, decode.Yes}

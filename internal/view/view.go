@@ -54,6 +54,7 @@ type Ban struct {
 	Times    int          `json:"times"`
 	Reason   string       `json:"reason"`
 	Methods  []string     `json:"methods"`
+	Note     string       `json:"note,omitempty"` // what a person has to undo
 }
 
 // Caller is who asks over the control socket, as the kernel says it.

@@ -1,0 +1,323 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime"
+	"time"
+
+	"portsentry/internal/capture/afpacket"
+	"portsentry/internal/config"
+	"portsentry/internal/detect"
+	"portsentry/internal/host"
+	"portsentry/internal/judge"
+	"portsentry/internal/proc"
+	"portsentry/internal/respond"
+	"portsentry/internal/respond/command"
+	"portsentry/internal/respond/nft"
+	"portsentry/internal/store/textfile"
+	"portsentry/internal/view"
+	"portsentry/internal/view/control"
+	"portsentry/internal/view/log"
+)
+
+// Options are what the command line says.
+type Options struct {
+	Build          Build
+	ConfigPath     string // "": the default file, else the built-in default
+	Socket         string
+	Stdout, Stderr io.Writer
+}
+
+// daemon is the whole house, wired.
+type daemon struct {
+	o       Options
+	config  *config.Config
+	started time.Time
+
+	facts  *facts
+	peers  *host.Peers
+	ignore *ignoreFile
+
+	blockedBefore []textfile.BlockedEntry // hosts that an earlier run had blocked
+
+	ring      *afpacket.Ring
+	pipelines []*pipeline
+	decider   *decider
+
+	table     *nft.Table // nil: no native method
+	responder *respond.Responder
+	helper    *proc.Helper    // nil: no command configured
+	runner    *command.Client // nil likewise
+	record    *recorder
+	log       *log.Writer
+	control   *control.Server
+
+	watching watching
+	problems problems
+
+	closers []func() error // run in reverse order at stop
+}
+
+// Run is the daemon: it opens what it needs in order, says what it watches,
+// runs until ctx ends and stops in reverse order.
+func Run(ctx context.Context, o Options) (err error) {
+	d := &daemon{o: o, started: time.Now()}
+	d.config, err = loadConfig(o.ConfigPath)
+	if err != nil {
+		return err
+	}
+	d.log = log.New(o.Stdout, o.Stderr, d.config.LogFormat)
+	d.log.Notice(o.Build.String())
+	d.problems.out = o.Stderr
+	defer func() {
+		for i := len(d.closers) - 1; i >= 0; i-- {
+			err = errors.Join(err, d.closers[i]())
+		}
+		d.log.Flush()
+	}()
+	if err := d.open(); err != nil {
+		return err
+	}
+	return d.run(ctx)
+}
+
+func (d *daemon) onStop(f func() error) { d.closers = append(d.closers, f) }
+
+// open opens everything that needs privilege, files or the kernel, in the order
+// of what depends on what.
+func (d *daemon) open() error {
+	w, err := host.NewWatcher()
+	if err != nil {
+		return fmt.Errorf("the facts of this machine: %w", err)
+	}
+	d.facts = &facts{watcher: w}
+	if d.peers, err = host.NewPeers(); err != nil {
+		return fmt.Errorf("who is connected: %w", err)
+	}
+	d.ignore = openIgnore(d.config.IgnoreFile)
+	d.problems.set("ignore", d.ignore.problem)
+
+	d.record = newRecorder(d.log, &d.problems)
+	if err := d.openFiles(); err != nil {
+		return err
+	}
+	if err := d.openHelper(); err != nil {
+		return err
+	}
+	trust := d.facts.trust(d.ignore.prefixes)
+	if err := d.openTable(trust); err != nil {
+		return err
+	}
+	d.openResponder()
+	d.openDecider(trust)
+	d.restore()
+	if err := d.openCapture(); err != nil {
+		return err
+	}
+	d.control, err = control.Listen(d.o.Socket, view.Group, d, slog.New(slog.NewTextHandler(d.o.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
+	if err != nil {
+		return fmt.Errorf("the control socket: %w", err)
+	}
+	return nil
+}
+
+// native reports whether the configuration wants a native method to ban.
+func (d *daemon) native() bool {
+	return blocks(d.config) && d.config.BlockMethod != config.MethodNone
+}
+
+// openTable opens the firewall table. With BLOCK_METHOD="auto" a kernel without
+// nftables is a problem to be shown, not a reason to watch nothing.
+func (d *daemon) openTable(trust *judge.Trust) error {
+	if !d.native() {
+		return nil
+	}
+	s := d.facts.watcher.Snapshot()
+	t, err := nft.Open(nft.Options{
+		TrapsTCP: d.config.TCPPorts, TrapsUDP: d.config.UDPPorts,
+		EphemeralFirst: s.EphemeralFirst, EphemeralLast: s.EphemeralLast,
+		BlockTCP: d.config.BlockTCP, BlockUDP: d.config.BlockUDP,
+		KernelTraps: d.config.ScanTrigger <= 1,
+		LimitedOnly: d.config.BlockEvidence == config.EvidenceVerified,
+		Spare:       trust.Prefixes(),
+		Peers:       d.peers.List(),
+		PeerTimeout: host.PeerKept,
+	})
+	if err != nil {
+		if d.config.BlockMethod == config.MethodAuto {
+			d.problems.set("nftables", fmt.Sprintf("no native ban: %v", err))
+			return nil
+		}
+		return fmt.Errorf("BLOCK_METHOD=%q: %w", d.config.BlockMethod, err)
+	}
+	d.table = t
+	return nil
+}
+
+func (d *daemon) openResponder() {
+	var methods []respond.Method
+	if d.table != nil {
+		methods = append(methods, d.table)
+	}
+	var runner respond.Runner
+	plan := respond.Plan{}
+	if d.runner != nil {
+		runner, plan = d.runner, respond.PlanFrom(d.config)
+	}
+	d.responder = respond.New(methods, runner, plan, d.record)
+}
+
+func (d *daemon) openDecider(trust *judge.Trust) {
+	d.decider = &decider{
+		queue:     make(chan detect.Sighting, queueLen),
+		hits:      make(chan detect.Sighting, 1024),
+		trust:     make(chan *judge.Trust, 1),
+		responder: d.responder,
+		record:    d.record,
+		judge: judge.New(judge.Policy{
+			BlockTCP: d.config.BlockTCP, BlockUDP: d.config.BlockUDP, Evidence: d.config.BlockEvidence,
+			BanUnverified: d.config.BanTimeUnverified, BanMax: max(d.config.BanTime, d.config.BanTimeUnverified),
+		}, trust, asPeers{d.peers}, d.responder),
+	}
+	if d.table == nil {
+		return
+	}
+	d.decider.freshen = func() {
+		if err := d.peers.Fresh(); err != nil && !errors.Is(err, host.ErrStale) {
+			d.problems.set("peers", fmt.Sprintf("who is connected could not be asked: %v", err))
+		}
+	}
+	d.decider.revoke = func(ctx context.Context, s detect.Sighting) {
+		if err := d.table.Revoke(ctx, s.Src); err != nil {
+			d.problems.set("revoke", fmt.Sprintf("a provisional ban could not be taken back (it ends within 10 s): %v", err))
+		}
+	}
+}
+
+// openCapture opens the ring and one pipeline a worker.
+func (d *daemon) openCapture() error {
+	workers := max(1, min(4, runtime.NumCPU()/2))
+	ring, err := afpacket.Open(afpacket.Config{
+		TCP: d.config.TCPPorts, UDP: d.config.UDPPorts, Workers: workers, RingBytes: 8 << 20,
+	})
+	if err != nil {
+		return fmt.Errorf("capture: %w", err)
+	}
+	d.ring = ring
+	d.onStop(ring.Close)
+	tcp, udp := traps(d.config)
+	for range ring.Workers() {
+		lookup, err := host.NewLookup()
+		if err != nil {
+			return fmt.Errorf("who listens: %w", err)
+		}
+		d.pipelines = append(d.pipelines, &pipeline{
+			facts: d.facts, out: d.decider.queue,
+			detector: detect.New(detect.Options{
+				TCP: tcp, UDP: udp, Trigger: d.config.ScanTrigger, Window: d.config.ScanTriggerWindow,
+				Host: &asHost{facts: d.facts, lookup: lookup},
+			}),
+		})
+	}
+	return nil
+}
+
+// run starts the layers, says what is watched, waits for the end and stops the
+// layers in the order of the packet's way: first no more packets come in, then
+// what is queued is decided, then everything else ends.
+func (d *daemon) run(ctx context.Context) error {
+	base := newTasks(ctx)
+	base.start("host", d.facts.watcher.Run)
+	base.start("peers", d.peers.Run)
+	base.start("bans", d.responder.Run)
+	base.start("control socket", d.control.Run)
+	if d.runner != nil {
+		base.start("helper", d.runner.Run)
+	}
+	decide := newTasks(ctx)
+	decide.start("decisions", d.decider.run)
+
+	capturing := newTasks(ctx)
+	capturing.start("housekeeping", d.keepHouse)
+	for i, w := range d.ring.Workers() {
+		capturing.start(fmt.Sprintf("capture worker %d", i), func(ctx context.Context) error {
+			return w.Run(ctx, d.pipelines[i].handle)
+		})
+	}
+	if d.table != nil {
+		capturing.start("kernel reports", d.kernelReports)
+	}
+
+	select {
+	case <-ctx.Done():
+	case <-base.failed():
+	case <-decide.failed():
+	case <-capturing.failed():
+	}
+
+	err := capturing.stop()
+	close(d.decider.queue)
+	err = errors.Join(err, decide.drain(), d.closeTable(), base.stop(), d.stopHelper())
+	d.record.flush()
+	d.record.sync()
+	d.log.Notice("Portsentry is shutting down")
+	return err
+}
+
+// keepHouse follows what changes on the machine: interfaces, addresses,
+// gateways, the ignore file, who is connected.
+func (d *daemon) keepHouse(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	d.follow()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-d.facts.watcher.Changed():
+			d.follow()
+		case c := <-d.peers.Changes():
+			d.peersChanged(c)
+		case <-tick.C:
+			d.liftEdited(ctx)
+			if d.ignore.changed() {
+				d.problems.set("ignore", d.ignore.problem)
+				d.follow()
+			}
+		}
+	}
+}
+
+// follow brings the capture, the judge and the firewall in line with the
+// machine as it is now.
+func (d *daemon) follow() {
+	d.watch()
+	trust := d.facts.trust(d.ignore.prefixes)
+	select {
+	case <-d.decider.trust: // an older one that nobody has taken yet
+	default:
+	}
+	d.decider.trust <- trust
+	if d.table != nil {
+		if err := d.table.SetSpare(trust.Prefixes()); err != nil {
+			d.problems.set("spare", fmt.Sprintf("the firewall's list of whom to spare is old: %v", err))
+		} else {
+			d.problems.set("spare", "")
+		}
+	}
+}
+
+func (d *daemon) peersChanged(c host.PeerChange) {
+	if d.table == nil {
+		return
+	}
+	err := d.table.RemovePeers(c.Removed)
+	err = errors.Join(err, d.table.AddPeers(c.Added, host.PeerKept))
+	if err != nil {
+		d.problems.set("peers", fmt.Sprintf("the firewall's list of connected peers is old: %v", err))
+	}
+}

@@ -1,0 +1,146 @@
+package app
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"portsentry/internal/config"
+	"portsentry/internal/decode"
+	"portsentry/internal/detect"
+	"portsentry/internal/judge"
+	"portsentry/internal/respond"
+	"portsentry/internal/store"
+)
+
+// decider is the other end of the queue: sighting, verdict, answer, record. One
+// goroutine does it for all workers, so that a source is judged by one mind.
+type decider struct {
+	queue chan detect.Sighting
+	hits  chan detect.Sighting // the kernel's own reports of provisional bans
+	trust chan *judge.Trust    // replaces the judge's; capacity 1
+
+	judge     *judge.Judge
+	responder *respond.Responder
+	record    *recorder
+	revoke    func(context.Context, detect.Sighting) // takes a provisional ban back; nil: no native method
+	freshen   func()                                 // makes sure that connections opened until now are known; nil likewise
+
+	martians  atomic.Uint64 // sightings from addresses that no host sends from
+	spared    atomic.Uint64
+	dropped   atomic.Uint64 // sightings that ran into our own ban
+	confirmed atomic.Uint64 // provisional bans confirmed
+	revoked   atomic.Uint64
+	hitsLost  atomic.Uint64 // kernel reports for which there was no room
+}
+
+// run decides until the queue is closed and empty. The context bounds only
+// what it asks of others: what is in the queue is decided even while stopping.
+func (d *decider) run(ctx context.Context) error {
+	flush := time.NewTimer(time.Hour)
+	defer flush.Stop()
+	defer d.record.flush()
+	due := false
+	for {
+		// A report of the kernel first: somebody is banned while it waits.
+		select {
+		case s := <-d.hits:
+			d.hit(ctx, &s)
+			continue
+		default:
+		}
+		select {
+		case t := <-d.trust:
+			d.judge.SetTrust(t)
+		case s := <-d.hits:
+			d.hit(ctx, &s)
+		case s, ok := <-d.queue:
+			if !ok {
+				return nil
+			}
+			d.sighting(ctx, &s)
+		case <-d.record.dirty:
+			if !due {
+				flush.Reset(flushAfter)
+				due = true
+			}
+		case <-flush.C:
+			d.record.flush()
+			due = false
+		}
+	}
+}
+
+// sighting decides and answers one sighting of the capture.
+func (d *decider) sighting(ctx context.Context, s *detect.Sighting) {
+	scope := judge.TCPOnly
+	if s.Proto == decode.ProtoUDP {
+		scope = judge.UDPOnly
+	}
+	if d.responder.Dropped(s.Src, scope, s.Time) {
+		d.dropped.Add(1)
+		return
+	}
+	rec := store.Record{Verdict: d.decide(s)}
+	v := &rec.Verdict
+	switch {
+	case v.Spared == judge.Martian:
+		d.martians.Add(1)
+		return
+	case v.Spared != judge.NotSpared:
+		d.spared.Add(1)
+	}
+	if v.Strength == judge.Nothing {
+		d.record.scan(&rec)
+		return
+	}
+	d.answer(ctx, rec)
+}
+
+// answer carries out a verdict that permits something, and records it: at once,
+// or when the owner's commands have ended if nothing else stands by then.
+func (d *decider) answer(ctx context.Context, rec store.Record) {
+	o, deferred := d.responder.Answer(ctx, &rec.Verdict, false, func(o respond.Outcome) {
+		if !o.Deferred {
+			d.record.actions(rec.Verdict.Sighting.Src, o.Actions)
+			return
+		}
+		whole := rec
+		whole.Outcome = o
+		d.record.scan(&whole)
+	})
+	if !deferred {
+		now := rec
+		now.Outcome = o
+		d.record.scan(&now)
+	}
+}
+
+// hit judges a provisional ban that the kernel reports: confirm it, or take it
+// back. The sighting itself is recorded when the capture delivers it.
+func (d *decider) hit(ctx context.Context, s *detect.Sighting) {
+	v := d.decide(s)
+	if v.Strength == judge.Nothing {
+		d.revoked.Add(1)
+		d.revoke(ctx, *s)
+		return
+	}
+	d.responder.Answer(ctx, &v, true, func(o respond.Outcome) {
+		d.record.actions(s.Src, o.Actions)
+	})
+	d.confirmed.Add(1)
+}
+
+// decide asks the judge, with the connections of this moment when a ban hangs
+// on it.
+func (d *decider) decide(s *detect.Sighting) judge.Verdict {
+	if d.freshen != nil && s.Triggered {
+		d.freshen()
+	}
+	return d.judge.Decide(s)
+}
+
+// blocks reports whether the configuration bans at all.
+func blocks(c *config.Config) bool {
+	return c.BlockTCP != config.BlockNone || c.BlockUDP != config.BlockNone
+}

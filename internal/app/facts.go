@@ -1,0 +1,84 @@
+package app
+
+import (
+	"net/netip"
+
+	"portsentry/internal/config"
+	"portsentry/internal/decode"
+	"portsentry/internal/detect"
+	"portsentry/internal/host"
+	"portsentry/internal/judge"
+)
+
+// facts are what the stages need to know of this machine, kept up to date.
+type facts struct {
+	watcher *host.Watcher
+}
+
+// hasVLANDevice reports whether frames of this VLAN on this interface show up
+// once more on an interface of their own.
+func (f *facts) hasVLANDevice(ifindex int32, vid uint16) bool {
+	if vid == 0 { // priority tag only, IEEE 802.1Q
+		return false
+	}
+	_, ok := f.watcher.Snapshot().VLANDevice(ifindex, vid)
+	return ok
+}
+
+// trust is whom to spare as of now.
+func (f *facts) trust(ignore []netip.Prefix) *judge.Trust {
+	s := f.watcher.Snapshot()
+	return judge.NewTrust(judge.TrustFrom{
+		Ignore: ignore, Own: s.Own, Broadcasts: s.Broadcast,
+		Gateways: s.Gateways, Resolvers: s.Resolvers, Logins: s.Logins, TimeServers: s.TimeServers,
+	})
+}
+
+// asHost answers detect's questions for one worker.
+type asHost struct {
+	facts  *facts
+	lookup *host.Lookup
+	q      host.Question
+}
+
+// Own is for detect.Host.
+func (h *asHost) Own(a netip.Addr) bool { return h.facts.watcher.Snapshot().IsOwn(a) }
+
+// Ephemeral is for detect.Host.
+func (h *asHost) Ephemeral(port uint16) bool {
+	s := h.facts.watcher.Snapshot()
+	return port >= s.EphemeralFirst && port <= s.EphemeralLast
+}
+
+// Use is for detect.Host.
+func (h *asHost) Use(p *decode.Probe, bareSYN bool) detect.Use {
+	h.q = host.Question{
+		Time: p.Time, Proto: p.Proto, IfIndex: p.IfIndex, AnyPeer: bareSYN,
+		Src: netip.AddrPortFrom(p.Src, p.SrcPort), Dst: netip.AddrPortFrom(p.Dst, p.DstPort),
+	}
+	switch h.lookup.Use(&h.q) {
+	case host.Free:
+		return detect.Free
+	case host.Served:
+		return detect.Served
+	case host.Reply:
+		return detect.Reply
+	case host.Translated:
+		return detect.Translated
+	}
+	return detect.Unsure
+}
+
+// asPeers answers the judge's questions about connections.
+type asPeers struct{ peers *host.Peers }
+
+// Has is for judge.Peers.
+func (p asPeers) Has(a netip.Addr) bool { return p.peers.Has(a) }
+
+// Any is for judge.Peers.
+func (p asPeers) Any(net netip.Prefix) bool { return p.peers.Any(net) }
+
+// traps are the trap ports of c as the packet path asks for them.
+func traps(c *config.Config) (tcp, udp *config.Bitmap) {
+	return c.TCPPorts.Bitmap(), c.UDPPorts.Bitmap()
+}

@@ -1,0 +1,52 @@
+package app
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+)
+
+// problems are what does not work at the moment, each under a key of its own,
+// in sentences. status shows them; each is also said once when it begins.
+type problems struct {
+	mu  sync.Mutex
+	out io.Writer
+	now map[string]string
+}
+
+// set states the problem under key; "" says that it is over.
+func (p *problems) set(key, sentence string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.now[key] == sentence {
+		return
+	}
+	if sentence == "" {
+		delete(p.now, key)
+		return
+	}
+	if p.now == nil {
+		p.now = make(map[string]string)
+	}
+	p.now[key] = sentence
+	if p.out != nil {
+		fmt.Fprintln(p.out, sentence)
+	}
+}
+
+// list gives the sentences in a fixed order.
+func (p *problems) list() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	keys := make([]string, 0, len(p.now))
+	for k := range p.now {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	out := make([]string, len(keys))
+	for i, k := range keys {
+		out[i] = p.now[k]
+	}
+	return out
+}

@@ -1,0 +1,128 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"portsentry/internal/capture"
+	"portsentry/internal/decode"
+	"portsentry/internal/detect"
+	"portsentry/internal/respond"
+	"portsentry/internal/respond/nft"
+	"portsentry/internal/store/textfile"
+)
+
+// restoreTime bounds how long a start waits for the bans of an earlier run.
+const restoreTime = 2 * time.Second
+
+// openFiles opens the history and the blocked file. Neither is a reason not to
+// watch: what cannot be written is said.
+func (d *daemon) openFiles() error {
+	if path := d.config.HistoryFile; path != "" {
+		h, err := textfile.OpenHistory(path)
+		if err != nil {
+			d.problems.set("history", fmt.Sprintf("no history is kept: %v", err))
+		} else {
+			d.record.history = h
+			d.onStop(h.Close)
+		}
+	}
+	if path := d.config.BlockedFile; path != "" {
+		b, entries, warnings := textfile.OpenBlocked(path)
+		d.record.blocked, d.blockedBefore = b, entries
+		d.problems.set("blocked", strings.Join(warnings, "\n"))
+	}
+	return nil
+}
+
+// restore takes over the bans of an earlier run: those that the kernel still
+// enforces, and hosts of the blocked file that the owner's commands keep out. A
+// line whose ban has ended since is taken out of the file.
+func (d *daemon) restore() {
+	var rows []respond.InForce
+	standing := make(map[netip.Addr]bool)
+	if d.table != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), restoreTime)
+		defer cancel()
+		bans, err := d.table.Existing(ctx)
+		if err != nil {
+			d.problems.set("restore", fmt.Sprintf("bans of an earlier run stay in the kernel until they end, but are not listed: %v", err))
+			return
+		}
+		for _, b := range bans {
+			rows = append(rows, respond.InForce{Ban: b, Methods: []string{d.table.Name()}})
+			standing[b.Prefix.Addr()] = true
+		}
+	}
+	plan := d.responder.Plan()
+	for _, e := range d.blockedBefore {
+		if standing[e.Host] {
+			continue
+		}
+		if row, ok := plan.Earlier(e.Host, e.Since, e.Port, e.Proto, d.config); ok {
+			rows = append(rows, row)
+		} else {
+			d.record.blocked.Remove(e.Host)
+		}
+	}
+	d.blockedBefore = nil
+	d.responder.Restore(rows)
+}
+
+// closeTable leaves the bans and takes the trap rule away.
+func (d *daemon) closeTable() error {
+	if d.table == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	if err := d.table.Close(ctx); err != nil {
+		return fmt.Errorf("the firewall's trap rule may still be there: %w", err)
+	}
+	return nil
+}
+
+// kernelReports hands the kernel's reports of provisional bans to the decider.
+func (d *daemon) kernelReports(ctx context.Context) error {
+	var (
+		decoder decode.Decoder
+		probe   decode.Probe
+	)
+	return d.table.Run(ctx, func(h nft.Hit) {
+		f := capture.Frame{
+			Time: h.Time, Data: h.Packet, WireLen: len(h.Packet), IfIndex: h.IfIndex,
+			Link: capture.LinkRaw, ChecksumPartial: true,
+		}
+		if decoder.Decode(&f, &probe) != decode.Complete {
+			return
+		}
+		s := detect.Sighting{
+			Time: probe.Time, IfIndex: probe.IfIndex, Src: probe.Src, Dst: probe.Dst,
+			SrcPort: probe.SrcPort, DstPort: probe.DstPort, Proto: probe.Proto, Kind: detect.KindUDP,
+			Flags: probe.Flags, TTL: probe.TTL, IPOptions: probe.IPOptions, Count: 1, Triggered: true,
+		}
+		if probe.Proto == decode.ProtoTCP {
+			s.Kind = detect.Classify(probe.Flags)
+		}
+		select {
+		case d.decider.hits <- s:
+		default:
+			d.decider.hitsLost.Add(1)
+		}
+	})
+}
+
+// liftEdited lifts the bans of hosts whose lines somebody took out of the
+// blocked file: that is how access has been restored since 1998.
+func (d *daemon) liftEdited(ctx context.Context) {
+	for _, host := range d.record.sync() {
+		if _, err := d.responder.Unban(ctx, host); err != nil {
+			d.problems.set("lift", fmt.Sprintf("%s was taken out of %s, but is still banned: %v", host, d.config.BlockedFile, err))
+			continue
+		}
+		d.log.Notice(fmt.Sprintf("adminalert: %s is no longer banned: its line was taken out of %s", host, d.config.BlockedFile))
+	}
+}

@@ -1,0 +1,160 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"portsentry/internal/detect"
+	"portsentry/internal/respond"
+	"portsentry/internal/view"
+)
+
+// Status is for view.Backend.
+func (d *daemon) Status(context.Context) (view.Status, error) {
+	s := view.Status{
+		Version: d.o.Build.Version, Started: d.started, Config: d.config.Path,
+		Watching: d.watched(),
+		TCPPorts: d.config.TCPPorts.Count(), UDPPorts: d.config.UDPPorts.Count(),
+		BlockTCP: int(d.config.BlockTCP), BlockUDP: int(d.config.BlockUDP),
+		Methods:  []string{},
+		Counters: d.counters(),
+		Bans:     len(d.responder.List()),
+		Problems: d.problems.list(),
+	}
+	if s.Config == "" {
+		s.Config = "built-in defaults"
+	}
+	if d.table != nil {
+		s.Methods = append(s.Methods, d.table.Name())
+	}
+	return s, nil
+}
+
+// counters gathers every stage's numbers in the order of the packet's way.
+func (d *daemon) counters() []view.Counter {
+	var out []view.Counter
+	count := func(name, help string, v uint64) {
+		out = append(out, view.Counter{Name: name, Help: help, Value: v})
+	}
+	loss := func(name, help string, v uint64) {
+		out = append(out, view.Counter{Name: name, Help: help, Value: v, Loss: true})
+	}
+	var frames, ringLost, other uint64
+	for _, w := range d.ring.Workers() {
+		s := w.Stats()
+		frames += s.Frames
+		ringLost += s.Dropped
+		other += s.Other
+	}
+	var det detect.Stats
+	var undecoded, queueLost, fragLost uint64
+	for _, p := range d.pipelines {
+		det.Add(p.detector.Stats())
+		undecoded += p.undecoded.Load()
+		queueLost += p.lost.Load()
+		fragLost += p.decoder.Stats().Evicted
+	}
+	count("frames_total", "frames that passed the capture filter", frames)
+	loss("ring_lost_total", "frames lost because the capture ring was full", ringLost)
+	count("frames_unwatched_total", "frames from interfaces no longer watched", other)
+	count("undecoded_total", "frames that are no packet we understand", undecoded)
+	loss("fragments_lost_total", "datagrams in fragments given up for lack of room", fragLost)
+	count("sightings_total", "probes of trap ports", det.Sightings)
+	count("served_total", "packets to trap ports where something listens or is connected", det.Served)
+	count("replies_total", "packets that answer something of ours, or are translated to somebody else", det.Replies)
+	count("noise_total", "late packets and backscatter to trap ports", det.Noise)
+	count("bad_checksum_total", "packets no host would take", det.BadChecksum)
+	count("not_ours_total", "packets to addresses that are not ours", det.NotOurs)
+	loss("unsure_total", "packets about which the kernel could not be asked in time", det.Unsure)
+	count("sources_evicted_total", "sources forgotten to make room", det.Evicted)
+	loss("queue_lost_total", "sightings lost because the queue was full", queueLost)
+
+	count("martians_total", "probes from addresses that no host sends from", d.decider.martians.Load())
+	count("spared_total", "probes from sources that are never acted on", d.decider.spared.Load())
+	count("dropped_by_ban_total", "probes of trap ports that ran into our own ban", d.decider.dropped.Load())
+
+	r := d.responder.Stats()
+	count("bans_total", "bans made", r.Bans)
+	loss("bans_refused_total", "bans not made: too many, or too many a second", r.RefusedLimits)
+	loss("bans_failed_total", "bans that a native method refused", r.NativeFailed)
+	loss("commands_refused_total", "commands not run because the queue was full", r.RefusedBusy)
+	loss("commands_failed_total", "commands that failed", r.StepsFailed)
+	if d.table != nil {
+		d.kernelCounters(count, loss)
+	}
+	l := d.log.Stats()
+	loss("log_lines_lost_total", "log lines that could not be written", l.Lost)
+	if d.record.history != nil {
+		loss("history_lines_lost_total", "history lines that could not be written", d.record.history.Stats().Lost)
+	}
+	return out
+}
+
+// kernelCounters adds what the firewall table counts.
+func (d *daemon) kernelCounters(count, loss func(string, string, uint64)) {
+	k, err := d.table.Stats()
+	if err != nil {
+		d.problems.set("table", fmt.Sprintf("the firewall table cannot be read: %v", err))
+		return
+	}
+	d.problems.set("table", "")
+	count("kernel_trap_hits_total", "packets that the kernel's trap rule dropped", k.TrapHits)
+	loss("kernel_overflow_total", "trap hits that found the kernel's provisional set full (dropped, and left to the daemon to ban)", k.Overflow)
+	count("kernel_dropped_soft_total", "packets dropped by soft bans", k.DroppedSoft)
+	count("kernel_dropped_limited_total", "packets dropped by limited bans", k.DroppedLimited)
+	count("kernel_dropped_full_total", "packets dropped by full bans", k.DroppedFull)
+	loss("kernel_reports_lost_total", "the kernel's reports of trap hits that got lost", k.Lost)
+	count("provisional_confirmed_total", "provisional bans confirmed", d.decider.confirmed.Load())
+	count("provisional_revoked_total", "provisional bans taken back", d.decider.revoked.Load())
+}
+
+// Bans is for view.Backend.
+func (d *daemon) Bans(context.Context) ([]view.Ban, error) {
+	list := d.responder.List()
+	out := make([]view.Ban, len(list))
+	for i, row := range list {
+		out[i] = banRow(row)
+	}
+	return out, nil
+}
+
+// Unban is for view.Backend.
+func (d *daemon) Unban(ctx context.Context, who view.Caller, a netip.Addr) ([]view.Ban, error) {
+	if d.table != nil {
+		if err := d.table.Revoke(ctx, a); err != nil {
+			return nil, fmt.Errorf("take back a provisional ban: %w", err)
+		}
+	}
+	lifted, err := d.responder.Unban(ctx, a)
+	out := make([]view.Ban, len(lifted))
+	for i, l := range lifted {
+		out[i] = banRow(respond.InForce{Ban: l.Ban, Lasting: l.Left})
+	}
+	if len(lifted) > 0 {
+		d.log.Notice(fmt.Sprintf("adminalert: %s is no longer banned, by uid %d (pid %d)", a, who.UID, who.PID))
+	}
+	return out, err
+}
+
+func banRow(row respond.InForce) view.Ban {
+	b := row.Ban
+	v := view.Ban{
+		Prefix: b.Prefix, Scope: b.Scope.String(), Strength: b.Strength.String(), Evidence: b.Evidence.String(),
+		Since: b.Since, Times: b.Times, Reason: b.Reason, Methods: slices.Clone(row.Methods),
+	}
+	for _, s := range row.Steps {
+		v.Methods = append(v.Methods, s.String())
+	}
+	if v.Methods == nil {
+		v.Methods = []string{}
+	}
+	if !b.Until.IsZero() {
+		v.Until = &b.Until
+	}
+	if len(row.Lasting) > 0 {
+		v.Note = "what " + row.Lasting[0].String() + " did stays until undone by hand: no undo is configured for it"
+	}
+	return v
+}

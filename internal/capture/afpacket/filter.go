@@ -1,0 +1,232 @@
+package afpacket
+
+import (
+	"fmt"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+
+	"portsentry/internal/config"
+)
+
+// How many bytes of a packet the filter asks for. 192 holds the largest IPv4
+// and TCP headers (120), or IPv6 and TCP (100), and the whole of every bare
+// probe, so that its transport checksum can be verified. A packet whose
+// transport header the filter did not find itself comes as snapWhole.
+const (
+	snapHeaders = 192
+	snapWhole   = 2048
+)
+
+const (
+	// maxInstructions is what the kernel takes in one classic program
+	// (BPF_MAXINSNS).
+	maxInstructions = 4096
+	// maxFilterInterfaces bounds the chain of interface tests that every packet
+	// walks. Beyond it the filter lets all interfaces through and the worker,
+	// which looks again in any case, does the sorting.
+	maxFilterInterfaces = 64
+)
+
+// Spec says which packets matter.
+type Spec struct {
+	TCP, UDP  config.PortSet // destination ports
+	IfIndexes []int32        // interfaces; empty: all but loopback
+}
+
+// Filter gives the socket filter for spec, of at most 4096 instructions. It
+// runs in the kernel on what a cooked socket sees: data that begins at the
+// network header. It lets through, of what is addressed to this host or sent to
+// a link-layer group (our unicast address in a broadcast frame is a scanner's
+// trick):
+//
+//   - TCP and UDP to the listed ports over IPv4, with options or without, and
+//     over IPv6 without extension headers. Not TCP with RST or SYN+ACK: those
+//     are answers, or backscatter.
+//   - first fragments of IPv4 by the same ports, and later TCP fragments that
+//     begin within the first 60 bytes, where the header may go on
+//   - IPv6 with extension headers, whole, as nobody has looked behind them; not
+//     where ICMPv6 follows the first one, which is a multicast router at work
+//   - the same behind one VLAN tag that is still in the data (the kernel takes
+//     one off, so this is the inner of two); behind more than one, everything
+//
+// It may let through more (ports are merged when there are too many ranges for
+// one program) but never less.
+func Filter(spec Spec) ([]bpf.RawInstruction, error) {
+	return filterWithin(spec, maxInstructions)
+}
+
+// filterWithin is Filter with a smaller limit: the kernel charges programs to
+// the socket's option memory, and net.core.optmem_max was 20 KiB before 6.7.
+func filterWithin(spec Spec, limit int) ([]bpf.RawInstruction, error) {
+	tcp, udp := spec.TCP, spec.UDP
+	for {
+		var p program
+		p.prologue(spec.IfIndexes)
+		p.core(tcp, udp)
+		ins := p.resolve()
+		if len(ins) <= limit {
+			raw, err := bpf.Assemble(ins)
+			if err != nil {
+				return nil, fmt.Errorf("afpacket: assemble filter: %w", err)
+			}
+			return raw, nil
+		}
+		if len(tcp) <= 1 && len(udp) <= 1 {
+			return nil, fmt.Errorf("afpacket: filter of %d instructions does not fit in %d", len(ins), limit)
+		}
+		if len(tcp) >= len(udp) {
+			tcp = coarsen(tcp)
+		} else {
+			udp = coarsen(udp)
+		}
+	}
+}
+
+// Labels of the program. Those of an IP version come once for packets that
+// begin with the IP header and once for those that begin with the four bytes
+// of a VLAN tag; see at.
+const (
+	labelDrop label = iota
+	labelWhole
+	labelTCP       // X: offset of the transport header
+	labelTCPPorts  // the same, the flags may be missing
+	labelUDP       // X: offset of the transport header
+	labelTagged    // data begins with tag control information
+	labelIPv4      // + base
+	labelIPv4First = labelIPv4 + 8
+	labelIPv4Later = labelIPv4 + 16
+	labelIPv6      = labelIPv4 + 24
+	labelIPv6Ext   = labelIPv4 + 32
+)
+
+// tagLen is the length of a VLAN tag as it stands in front of the IP header:
+// tag control information and EtherType.
+const tagLen = 4
+
+// EtherTypes of tags, in host byte order.
+const (
+	typeQinQ    = unix.ETH_P_8021AD
+	typeOldQinQ = unix.ETH_P_QINQ1 // 0x9100, which the kernel does not take off
+)
+
+// prologue is the part that asks the kernel rather than the data, ending in a
+// jump to the IP version.
+func (p *program) prologue(ifIndexes []int32) {
+	p.emit(bpf.LoadExtension{Num: bpf.ExtType})
+	p.when(bpf.JumpGreaterThan, unix.PACKET_MULTICAST, labelDrop) // HOST, BROADCAST, MULTICAST are 0 to 2
+	p.emit(bpf.LoadExtension{Num: bpf.ExtLinkLayerType})
+	p.when(bpf.JumpEqual, unix.ARPHRD_LOOPBACK, labelDrop)
+	if n := len(ifIndexes); n > 0 && n <= maxFilterInterfaces {
+		p.emit(bpf.LoadExtension{Num: bpf.ExtInterfaceIndex})
+		for i, index := range ifIndexes {
+			p.emit(bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(index), SkipTrue: uint8(n - i)})
+		}
+		p.emit(bpf.RetConstant{Val: 0})
+	}
+	p.emit(bpf.LoadExtension{Num: bpf.ExtProto})
+	p.when(bpf.JumpEqual, unix.ETH_P_IP, labelIPv4)
+	p.when(bpf.JumpEqual, unix.ETH_P_IPV6, labelIPv6)
+	p.whenTag(labelTagged)
+	p.jump(labelDrop)
+}
+
+// core is the part that looks at the data.
+func (p *program) core(tcp, udp config.PortSet) {
+	p.mark(labelTagged)
+	p.emit(bpf.LoadAbsolute{Off: 2, Size: 2})
+	p.when(bpf.JumpEqual, unix.ETH_P_IP, labelIPv4+tagLen)
+	p.when(bpf.JumpEqual, unix.ETH_P_IPV6, labelIPv6+tagLen)
+	p.whenTag(labelWhole)
+	p.jump(labelDrop)
+
+	for _, base := range []uint32{0, tagLen} {
+		p.ipv4(base)
+		p.ipv6(base)
+	}
+
+	p.mark(labelTCP)
+	p.emit(bpf.LoadIndirect{Off: 13, Size: 1})
+	p.when(bpf.JumpBitsSet, 0x04, labelDrop) // RST
+	p.emit(bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0x12})
+	p.when(bpf.JumpEqual, 0x12, labelDrop) // SYN and ACK
+	p.mark(labelTCPPorts)
+	p.emit(bpf.LoadIndirect{Off: 2, Size: 2})
+	p.emit(search(tcp)...)
+
+	p.mark(labelUDP)
+	p.emit(bpf.LoadIndirect{Off: 2, Size: 2})
+	p.emit(search(udp)...)
+
+	p.mark(labelWhole)
+	p.emit(bpf.RetConstant{Val: snapWhole})
+	p.mark(labelDrop)
+	p.emit(bpf.RetConstant{Val: 0})
+}
+
+// ipv4 finds the transport header of an IPv4 packet (RFC 791) at base.
+func (p *program) ipv4(base uint32) {
+	at := label(base)
+	p.mark(labelIPv4 + at)
+	p.emit(bpf.LoadAbsolute{Off: base, Size: 1})
+	p.when(bpf.JumpLessThan, 0x45, labelDrop) // not version 4, or a header of less than 20 bytes
+	p.when(bpf.JumpGreaterThan, 0x4f, labelDrop)
+	p.emit(
+		bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0xf},
+		bpf.ALUOpConstant{Op: bpf.ALUOpShiftLeft, Val: 2},
+		bpf.ALUOpConstant{Op: bpf.ALUOpAdd, Val: base},
+		bpf.TAX{},
+		bpf.LoadAbsolute{Off: base + 6, Size: 2},
+	)
+	p.when(bpf.JumpBitsSet, 0x1fff, labelIPv4Later+at) // fragment offset
+	p.when(bpf.JumpBitsSet, 0x2000, labelIPv4First+at) // more fragments
+	p.emit(bpf.LoadAbsolute{Off: base + 9, Size: 1})
+	p.when(bpf.JumpEqual, unix.IPPROTO_TCP, labelTCP)
+	p.when(bpf.JumpEqual, unix.IPPROTO_UDP, labelUDP)
+	p.jump(labelDrop)
+
+	// Fragments are cut at multiples of 8 bytes, so the first has the ports.
+	p.mark(labelIPv4First + at)
+	p.emit(bpf.LoadAbsolute{Off: base + 9, Size: 1})
+	p.when(bpf.JumpEqual, unix.IPPROTO_TCP, labelTCPPorts)
+	p.when(bpf.JumpEqual, unix.IPPROTO_UDP, labelUDP)
+	p.jump(labelDrop)
+
+	// A TCP header ends at 60 bytes at the latest; offsets count in 8 bytes.
+	// The 8 bytes of a UDP header are always in the first fragment.
+	p.mark(labelIPv4Later + at)
+	p.emit(bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0x1fff})
+	p.when(bpf.JumpGreaterThan, 7, labelDrop)
+	p.emit(bpf.LoadAbsolute{Off: base + 9, Size: 1})
+	p.when(bpf.JumpEqual, unix.IPPROTO_TCP, labelWhole)
+	p.jump(labelDrop)
+}
+
+// ipv6 finds the transport header of an IPv6 packet (RFC 8200) at base.
+func (p *program) ipv6(base uint32) {
+	at := label(base)
+	p.mark(labelIPv6 + at)
+	p.emit(bpf.LoadAbsolute{Off: base, Size: 1}, bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0xf0})
+	p.when(bpf.JumpNotEqual, 0x60, labelDrop)
+	p.emit(bpf.LoadConstant{Dst: bpf.RegX, Val: base + 40}, bpf.LoadAbsolute{Off: base + 6, Size: 1})
+	p.when(bpf.JumpEqual, unix.IPPROTO_TCP, labelTCP)
+	p.when(bpf.JumpEqual, unix.IPPROTO_UDP, labelUDP)
+	// The extension headers that can be walked (IANA): hop-by-hop, routing,
+	// fragment, authentication, destination, mobility, HIP, Shim6.
+	for _, next := range []uint32{0, 43, 44, 51, 60, 135, 139, 140} {
+		p.when(bpf.JumpEqual, next, labelIPv6Ext+at)
+	}
+	p.jump(labelDrop)
+
+	p.mark(labelIPv6Ext + at)
+	p.emit(bpf.LoadAbsolute{Off: base + 40, Size: 1})
+	p.when(bpf.JumpEqual, unix.IPPROTO_ICMPV6, labelDrop)
+	p.jump(labelWhole)
+}
+
+// whenTag jumps to l when A is the EtherType of a VLAN tag.
+func (p *program) whenTag(l label) {
+	for _, t := range []uint32{unix.ETH_P_8021Q, typeQinQ, typeOldQinQ} {
+		p.when(bpf.JumpEqual, t, l)
+	}
+}

@@ -1,0 +1,120 @@
+// Package afpacket captures on live interfaces. In: packets that arrive on this
+// host, filtered in the kernel by a classic BPF program down to what can matter
+// to a port list. Out: capture.Frames from a memory-mapped TPACKET_V3 ring, link
+// header taken off, without a copy or an allocation.
+//
+// One ring of fixed size serves all interfaces and is divided among the
+// workers; a worker gets all packets of a source address, in order. Packets are
+// seen as they arrive, before any firewall, and nothing that XDP dropped.
+package afpacket
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"portsentry/internal/config"
+)
+
+const (
+	// MaxRingBytes is the memory budget of all workers together.
+	MaxRingBytes = 8 << 20
+	// minBlocks per worker: the kernel needs one to fill while we read another.
+	minBlocks = 2
+	// maxWorkers is a sane bound; the memory is shared.
+	maxWorkers = MaxRingBytes / (minBlocks * blockSize)
+)
+
+// Config says what to capture and with what means.
+type Config struct {
+	TCP, UDP  config.PortSet // destination ports that matter
+	Workers   int            // sockets that share the work, each for one goroutine; 0: 1
+	RingBytes int            // memory of all rings together; 0: MaxRingBytes, which is also the most
+}
+
+// Ring captures on a changing set of interfaces.
+type Ring struct {
+	tcp, udp config.PortSet
+	workers  []*Worker
+	watched  atomic.Pointer[[]int32] // sorted
+}
+
+// Open opens the sockets in the network namespace of the calling thread. It
+// needs CAP_NET_RAW, which nothing later does. No frame is delivered before
+// SetInterfaces.
+func Open(c Config) (*Ring, error) {
+	workers, size := max(c.Workers, 1), c.RingBytes
+	if size == 0 {
+		size = MaxRingBytes
+	}
+	blocks := size / blockSize / workers
+	switch {
+	case workers > maxWorkers:
+		return nil, fmt.Errorf("afpacket: %d workers, at most %d", workers, maxWorkers)
+	case size > MaxRingBytes:
+		return nil, fmt.Errorf("afpacket: ring of %d bytes, at most %d", size, MaxRingBytes)
+	case blocks < minBlocks:
+		return nil, fmt.Errorf("afpacket: ring of %d bytes, at least %d for %d workers", size, workers*minBlocks*blockSize, workers)
+	}
+	r := &Ring{tcp: c.TCP, udp: c.UDP}
+	r.watched.Store(new([]int32))
+	fds := make([]int, 0, workers)
+	for range workers {
+		fd, ring, err := openSocket(blocks)
+		if err != nil {
+			return nil, errors.Join(err, r.Close())
+		}
+		w, err := newWorker(fd, ring, &r.watched)
+		if err != nil {
+			return nil, errors.Join(err, unix.Munmap(ring), unix.Close(fd), r.Close())
+		}
+		r.workers, fds = append(r.workers, w), append(fds, fd)
+	}
+	if workers > 1 {
+		if err := join(fds); err != nil {
+			return nil, errors.Join(err, r.Close())
+		}
+	}
+	return r, nil
+}
+
+// Workers gives the workers. Each is to be Run by a goroutine of its own; all
+// of them must run, as each has packets that no other gets.
+func (r *Ring) Workers() []*Worker { return slices.Clone(r.workers) }
+
+// SetInterfaces replaces the set of watched interfaces; an empty one watches
+// nothing. Frames of an interface that left it may still lie in the ring: they
+// are counted as Other, not delivered. Not to be called by two goroutines at
+// once. After an error, call it again: some workers may lack the new interfaces.
+func (r *Ring) SetInterfaces(indexes []int32) error {
+	watched := slices.Clone(indexes)
+	slices.Sort(watched)
+	watched = slices.Compact(watched)
+
+	spec := Spec{TCP: r.tcp, UDP: r.udp, IfIndexes: watched}
+	if len(watched) == 0 {
+		spec = Spec{IfIndexes: []int32{0}} // which no interface has
+	}
+	r.watched.Store(&watched) // first, so that no new frame counts as Other
+	for _, w := range r.workers {
+		var err error
+		cerr := w.conn.Control(func(fd uintptr) { err = attachFilter(int(fd), spec) })
+		if err = errors.Join(cerr, err); err != nil {
+			return fmt.Errorf("afpacket: replace filter: %w", err)
+		}
+	}
+	return nil
+}
+
+// Close ends the workers that still run, waits for them and frees the rings.
+// It must not be called from a Handler.
+func (r *Ring) Close() error {
+	var errs []error
+	for _, w := range r.workers {
+		errs = append(errs, w.close())
+	}
+	return errors.Join(errs...)
+}

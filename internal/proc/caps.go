@@ -1,0 +1,58 @@
+package proc
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+	"kernel.org/pub/linux/libs/security/libcap/cap"
+)
+
+// Capability is one of capabilities(7).
+type Capability = cap.Value
+
+// Capabilities that the daemon still needs once everything is open.
+const (
+	NetAdmin = cap.NET_ADMIN // nftables, conntrack, sock_diag of other users' sockets
+	NetRaw   = cap.NET_RAW   // packet sockets on interfaces that appear later
+)
+
+// DropTo gives up, in every thread and for good, every capability but keep: from
+// the permitted, effective, inheritable, ambient and bounding sets. Nothing the
+// process starts later can regain any of them (no_new_privs). The user stays
+// root, so files that root owns remain open to us by ownership.
+//
+// Call it when sockets are open and the helper runs.
+func DropTo(keep ...Capability) error {
+	kept := make(map[Capability]bool, len(keep))
+	for _, c := range keep {
+		kept[c] = true
+	}
+	if err := cap.ResetAmbient(); err != nil {
+		return fmt.Errorf("clear ambient capabilities: %w", err)
+	}
+	// The bounding set first: lowering it takes CAP_SETPCAP.
+	var drop []Capability
+	for c := range cap.MaxBits() {
+		if in, err := cap.GetBound(c); err == nil && in && !kept[c] {
+			drop = append(drop, c)
+		}
+	}
+	if len(drop) > 0 {
+		if err := cap.DropBound(drop...); err != nil {
+			return fmt.Errorf("lower the capability bounding set: %w", err)
+		}
+	}
+	set := cap.NewSet()
+	for _, flag := range []cap.Flag{cap.Permitted, cap.Effective} {
+		if err := set.SetFlag(flag, true, keep...); err != nil {
+			return fmt.Errorf("capability set: %w", err)
+		}
+	}
+	if err := set.SetProc(); err != nil {
+		return fmt.Errorf("drop capabilities to %q: %w", set, err)
+	}
+	if _, err := cap.Prctlw(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("set no_new_privs: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,253 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"portsentry/internal/detect"
+	"portsentry/internal/judge"
+	"portsentry/internal/respond"
+)
+
+const (
+	queueSize = 1024 // orders that wait
+	// answerLimit is the longest the helper may be silent with steps under way:
+	// more than the time limit of a command, with its end and a busy second.
+	answerLimit = time.Minute
+)
+
+// Stats counts orders and steps. All but Waiting only grow.
+type Stats struct {
+	Submitted uint64 // orders taken
+	Refused   uint64 // orders not taken: the queue was full, or there was no helper
+	Failed    uint64 // steps that failed, timed out ones included
+	TimedOut  uint64 // steps ended by the time limit
+	Malformed uint64 // records that the helper refused to understand
+	Waiting   int    // orders not begun
+}
+
+// Client is the daemon's side: it carries Orders to the helper. It implements
+// respond.Runner.
+type Client struct {
+	conn *net.UnixConn
+
+	mu      sync.Mutex
+	waiting []*job
+	busy    map[netip.Addr]bool // hosts with an order under way
+	gone    error               // why no more orders are taken
+	stats   Stats
+	wake    chan struct{}
+}
+
+// job is one order under way.
+type job struct {
+	order   respond.Order
+	done    func([]respond.Action)
+	actions []respond.Action
+}
+
+// NewClient returns a Client that talks to the helper over conn. Orders wait
+// until Run runs.
+func NewClient(conn *net.UnixConn) *Client {
+	return &Client{conn: conn, busy: make(map[netip.Addr]bool), wake: make(chan struct{}, 1)}
+}
+
+// Submit takes an order, or reports false when 1,024 are waiting, the helper is
+// gone, or the order asks for nothing. It never blocks. done is called from Run's goroutine and holds up
+// the other orders while it runs. Orders about one host are carried out one
+// after the other, in the order in which they came; others four at a time.
+func (c *Client) Submit(o respond.Order, done func([]respond.Action)) bool {
+	o.Host = o.Host.Unmap().WithZone("")
+	o.Steps = slices.Clone(o.Steps)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gone != nil || len(c.waiting) >= queueSize || len(o.Steps) == 0 {
+		c.stats.Refused++
+		return false
+	}
+	c.stats.Submitted++
+	c.waiting = append(c.waiting, &job{order: o, done: done})
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+	return true
+}
+
+// Stats returns the counters.
+func (c *Client) Stats() Stats {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.stats
+	s.Waiting = len(c.waiting)
+	return s
+}
+
+// Run carries out orders until ctx ends, which is no error, or until the helper
+// is gone or silent for a minute, which is one. Either way the orders that are
+// not done then fail, each with an error that says why, and no more are taken.
+func (c *Client) Run(ctx context.Context) error {
+	replies := make(chan reply)
+	broken := make(chan error, 1)
+	ended := make(chan struct{})
+	defer c.conn.SetReadDeadline(time.Unix(1, 0)) // lets read end
+	defer close(ended)
+	go c.read(replies, broken, ended)
+
+	underway := make(map[uint64]*job) // by the id of the step's request
+	var lastID uint64
+	next := func(j *job) error {
+		lastID++
+		underway[lastID] = j
+		return c.send(lastID, j)
+	}
+	for {
+		var err error
+		for err == nil && len(underway) < atOnce {
+			j := c.take()
+			if j == nil {
+				break
+			}
+			err = next(j)
+		}
+		if err == nil {
+			select {
+			case <-ctx.Done():
+				c.giveUp(underway, fmt.Errorf("portsentry is stopping: %w", context.Cause(ctx)))
+				return nil
+			case err = <-broken:
+			case <-c.wake:
+			case r := <-replies:
+				j := underway[r.id]
+				if j == nil {
+					err = fmt.Errorf("%w: reply to nothing that was asked", errRecord)
+					break
+				}
+				delete(underway, r.id)
+				c.book(j, &r)
+				if len(j.actions) < len(j.order.Steps) {
+					err = next(j)
+				} else {
+					c.release(j)
+				}
+				c.expectBy(len(underway))
+			}
+		}
+		if err != nil {
+			err = fmt.Errorf("%w (%w)", ErrHelperGone, err)
+			c.giveUp(underway, err)
+			return err
+		}
+	}
+}
+
+// read hands on replies until the socket breaks.
+func (c *Client) read(replies chan<- reply, broken chan<- error, ended <-chan struct{}) {
+	b := make([]byte, replySize+1)
+	for {
+		n, err := c.conn.Read(b)
+		var r reply
+		if err == nil {
+			r, err = decodeReply(b[:n])
+		}
+		if err != nil {
+			broken <- err
+			return
+		}
+		select {
+		case replies <- r:
+		case <-ended:
+			return
+		}
+	}
+}
+
+// take removes the first order about a host with none under way.
+func (c *Client) take() *job {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, j := range c.waiting {
+		if !c.busy[j.order.Host] {
+			c.busy[j.order.Host] = true
+			c.waiting = slices.Delete(c.waiting, i, i+1)
+			return j
+		}
+	}
+	return nil
+}
+
+// send asks the helper for the next step of j.
+func (c *Client) send(id uint64, j *job) error {
+	o := &j.order
+	r := request{
+		id: id, step: o.Steps[len(j.actions)], host: o.Host, port: o.Port, flags: o.Flags, count: o.Count,
+		proto: o.Proto, mode: modeStealth, kind: detect.Kind(o.Kind), evidence: judge.Evidence(o.Evidence),
+	}
+	b := r.encode()
+	c.expectBy(1)
+	c.conn.SetWriteDeadline(time.Now().Add(answerLimit))
+	_, err := c.conn.Write(b[:])
+	return err
+}
+
+// expectBy sets the time by which the helper has to be heard of.
+func (c *Client) expectBy(steps int) {
+	var by time.Time
+	if steps > 0 {
+		by = time.Now().Add(answerLimit)
+	}
+	c.conn.SetReadDeadline(by)
+}
+
+// book adds to j what came of its step.
+func (c *Client) book(j *job, r *reply) {
+	a := respond.Action{
+		Step: j.order.Steps[len(j.actions)], Host: j.order.Host,
+		Text: r.text, Skipped: r.status == Skipped, Took: r.took,
+	}
+	c.mu.Lock()
+	if r.status != OK && r.status != Skipped {
+		a.Err = &Error{Status: r.status, Code: int(r.code), Detail: r.detail}
+		c.stats.Failed++
+	}
+	if r.status == TimedOut {
+		c.stats.TimedOut++
+	}
+	c.stats.Malformed = uint64(r.refused)
+	c.mu.Unlock()
+	j.actions = append(j.actions, a)
+}
+
+// release ends j: its host is free for the next order.
+func (c *Client) release(j *job) {
+	c.mu.Lock()
+	delete(c.busy, j.order.Host)
+	c.mu.Unlock()
+	j.done(j.actions)
+}
+
+// giveUp fails every step that is not done, and all orders to come.
+func (c *Client) giveUp(underway map[uint64]*job, why error) {
+	c.mu.Lock()
+	c.gone = why
+	left := c.waiting
+	c.waiting = nil
+	for _, j := range underway {
+		left = append(left, j)
+	}
+	c.mu.Unlock()
+	for _, j := range left {
+		for len(j.actions) < len(j.order.Steps) {
+			j.actions = append(j.actions, respond.Action{Step: j.order.Steps[len(j.actions)], Host: j.order.Host, Err: why})
+			c.mu.Lock()
+			c.stats.Failed++
+			c.mu.Unlock()
+		}
+		j.done(j.actions)
+	}
+}

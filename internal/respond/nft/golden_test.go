@@ -1,0 +1,64 @@
+package nft
+
+import (
+	"flag"
+	"net/netip"
+	"os"
+	"regexp"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"portsentry/internal/config"
+)
+
+var update = flag.Bool("update", false, "write the golden rulesets anew")
+
+var varies = regexp.MustCompile(`packets \d+ bytes \d+`)
+
+// The ruleset reads back as nft would have written it, and what nft makes of
+// the golden text is the same ruleset.
+func TestRulesetAsListed(t *testing.T) {
+	spare := []netip.Prefix{netip.MustParsePrefix("192.0.2.0/25"), netip.MustParsePrefix("192.0.2.128/25"),
+		netip.MustParsePrefix("10.9.0.254/32"), netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("::ffff:198.51.100.7/128"),
+		netip.MustParsePrefix("255.255.255.255/32")}
+	for _, tc := range []struct {
+		name string
+		edit func(*Options)
+	}{
+		{"ban", func(*Options) {}},
+		{"command", func(o *Options) { o.BlockTCP, o.BlockUDP = config.BlockCommand, config.BlockCommand }},
+		{"verified", func(o *Options) { o.LimitedOnly = true; o.BlockUDP = config.BlockNone }},
+		{"trigger", func(o *Options) { o.KernelTraps = false }},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			l := newLab(t)
+			o := traps()
+			o.TrapsTCP = append(o.TrapsTCP, config.PortRange{First: 60990, Last: 65535})
+			o.Spare, o.Peers = spare, []netip.Addr{netip.MustParseAddr("203.0.113.5")}
+			tc.edit(&o)
+			l.open(o)
+			got := varies.ReplaceAllString(l.command(l.hostName, "nft", "list", "table", "inet", "portsentry"), "packets 0 bytes 0")
+			file := "testdata/" + tc.name + ".nft"
+			if *update {
+				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), got); diff != "" {
+				t.Errorf("nft list differs from %s (-want +got):\n%s", file, diff)
+			}
+
+			other := newLab(t)
+			other.nftFile(string(want))
+			again := varies.ReplaceAllString(other.command(other.hostName, "nft", "list", "table", "inet", "portsentry"), "packets 0 bytes 0")
+			if diff := cmp.Diff(again, got); diff != "" {
+				t.Errorf("nft's own ruleset from %s differs (-nft +ours):\n%s", file, diff)
+			}
+		})
+	}
+}

@@ -1,0 +1,163 @@
+package nft
+
+import (
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"portsentry/internal/config"
+)
+
+const (
+	tableName = "portsentry"
+
+	// banSize bounds each set of confirmed bans, peerSize each set of peers.
+	// The kernel grows these sets as they fill; the bound costs nothing.
+	banSize  = 1 << 20
+	peerSize = 1 << 16
+)
+
+// Counters of the table.
+const (
+	droppedFull    = "dropped_full"
+	droppedSoft    = "dropped_soft"
+	droppedLimited = "dropped_limited"
+	trapHits       = "trap_hits"
+	overflow       = "overflow"
+)
+
+// layout is the table with its sets. The names of the sets that hold bans are
+// an interface with later versions: rebuild carries their elements over.
+type layout struct {
+	table *nftables.Table
+	v4    family
+	v6    family
+	net6  family // /64s of IPv6: bans only
+
+	trapsTCP, trapsFIN, trapsUDP *nftables.Set
+}
+
+// family holds the sets of one kind of source. Only user space writes the
+// confirmed bans (full, soft, lim, part), and only the trap rules write the
+// provisional ones (hit, hitlim, hitpart). They are apart because a dynamic
+// set has a bound that forged sources can fill: it must never be able to keep
+// user space from confirming a ban, nor cost a confirmed one its place.
+type family struct {
+	source   []expr.Any // loads the source into register 1, or ends the rule
+	protoReg uint32     // the register right behind the source's
+
+	spare, peers           *nftables.Set // net6 has neither
+	full, soft, lim        *nftables.Set
+	part                   *nftables.Set // source . protocol: soft, for one protocol
+	hit, hitlim, hitpart   *nftables.Set // net6 has none
+	addrType, addrProtType nftables.SetDatatype
+}
+
+// families gives the three in the order in which rules ask for them.
+func (l *layout) families() []*family { return []*family{&l.v4, &l.v6, &l.net6} }
+
+func newLayout(dynamicSize uint32, provisional time.Duration) *layout {
+	l := &layout{table: &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}}
+	l.v4 = family{source: sourceV4(), protoReg: unix.NFT_REG32_01, addrType: nftables.TypeIPAddr}
+	l.v6 = family{source: sourceV6(), protoReg: unix.NFT_REG_2, addrType: nftables.TypeIP6Addr}
+	l.net6 = family{source: sourceNet6(), protoReg: unix.NFT_REG_2, addrType: nftables.TypeIP6Addr}
+
+	for i, suffix := range []string{"4", "6", "6n"} {
+		f := l.families()[i]
+		f.addrProtType = nftables.MustConcatSetType(f.addrType, nftables.TypeInetProto)
+		ban := func(name string, key nftables.SetDatatype, comment string) *nftables.Set {
+			return l.set(nftables.Set{Name: name + suffix, KeyType: key, HasTimeout: true, Size: banSize, Comment: comment})
+		}
+		f.full = ban("full", f.addrType, "everything dropped")
+		f.soft = ban("soft", f.addrType, "new connections and datagrams dropped")
+		f.lim = ban("lim", f.addrType, "silent where nothing listens")
+		f.part = ban("part", f.addrProtType, "as soft, one protocol")
+		if f == &l.net6 {
+			continue
+		}
+		f.spare = l.set(nftables.Set{Name: "spare" + suffix, KeyType: f.addrType, Interval: true, Comment: "never acted on"})
+		f.peers = l.set(nftables.Set{Name: "peers" + suffix, KeyType: f.addrType, HasTimeout: true, Size: peerSize, Comment: "connected: limited at most"})
+		hit := func(name string, key nftables.SetDatatype, comment string) *nftables.Set {
+			return l.set(nftables.Set{Name: name + suffix, KeyType: key, Dynamic: true, HasTimeout: true,
+				Timeout: provisional, Size: dynamicSize, Comment: comment})
+		}
+		f.hit = hit("hit", f.addrType, "provisional soft")
+		f.hitlim = hit("hitlim", f.addrType, "provisional lim")
+		f.hitpart = hit("hitpart", f.addrProtType, "provisional part")
+	}
+
+	traps := func(name, comment string) *nftables.Set {
+		return l.set(nftables.Set{Name: name, KeyType: nftables.TypeInetService, Interval: true, Comment: comment})
+	}
+	l.trapsTCP = traps("traps_tcp", "a SYN here is a hit")
+	l.trapsFIN = traps("traps_tcp_fin", "FIN, NULL and XMAS too")
+	l.trapsUDP = traps("traps_udp", "a new datagram here is a hit")
+	return l
+}
+
+func (l *layout) set(s nftables.Set) *nftables.Set {
+	s.Table = l.table
+	s.KeyByteOrder = binaryutil.BigEndian // addresses and ports are in network order
+	return &s
+}
+
+// lasting are the sets whose elements outlive a restart.
+func (l *layout) lasting() []*nftables.Set {
+	var all []*nftables.Set
+	for _, f := range l.families() {
+		all = append(all, f.bans()...)
+		if f.hit != nil {
+			all = append(all, f.hit, f.hitlim, f.hitpart)
+		}
+	}
+	return all
+}
+
+func (f *family) bans() []*nftables.Set { return []*nftables.Set{f.full, f.soft, f.lim, f.part} }
+
+// same says whether a set in the kernel is what we would make.
+func same(a, b *nftables.Set) bool {
+	return a.Name == b.Name && a.KeyType.GetNFTMagic() == b.KeyType.GetNFTMagic() && a.KeyType.Bytes == b.KeyType.Bytes &&
+		a.IsMap == b.IsMap && a.Interval == b.Interval && a.Dynamic == b.Dynamic && a.HasTimeout == b.HasTimeout &&
+		a.Timeout == b.Timeout && a.Size == b.Size
+}
+
+// less is the set without the ports from first to last.
+func less(s config.PortSet, first, last uint16) config.PortSet {
+	if last == 0 {
+		return s
+	}
+	var out config.PortSet
+	for _, r := range s {
+		if r.Last < first || r.First > last {
+			out = append(out, r)
+			continue
+		}
+		if r.First < first {
+			out = append(out, config.PortRange{First: r.First, Last: first - 1})
+		}
+		if r.Last > last {
+			out = append(out, config.PortRange{First: last + 1, Last: r.Last})
+		}
+	}
+	return out
+}
+
+// portElements are the ranges as an interval set has them: each start, and the
+// first port behind each end.
+func portElements(s config.PortSet) []nftables.SetElement {
+	var out []nftables.SetElement
+	for _, r := range s {
+		start := nftables.SetElement{Key: binaryutil.BigEndian.PutUint16(r.First)}
+		if r.Last == 65535 {
+			start.IntervalOpen = true
+			out = append(out, start)
+			continue
+		}
+		out = append(out, start, nftables.SetElement{Key: binaryutil.BigEndian.PutUint16(r.Last + 1), IntervalEnd: true})
+	}
+	return out
+}

@@ -1,0 +1,125 @@
+package nft
+
+import (
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// Matches and statements as nft itself would compile them, so that `nft list`
+// can print them back. Every match works in register 1.
+
+// TCP flags as in byte 13 of the header (RFC 9293 section 3.1).
+const (
+	fin = 1 << iota
+	syn
+	rst
+	psh
+	ack
+	urg
+	sixFlags = fin | syn | rst | psh | ack | urg // the classic ones: ECN set-up does not matter
+)
+
+func metaIs(key expr.MetaKey, value ...byte) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: key, Register: unix.NFT_REG_1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: value},
+	}
+}
+
+// inLoopback: interface index 1 is lo in every network namespace.
+func inLoopback() []expr.Any { return metaIs(expr.MetaKeyIIF, binaryutil.NativeEndian.PutUint32(1)...) }
+
+func protocol(p byte) []expr.Any { return metaIs(expr.MetaKeyL4PROTO, p) }
+
+func payload(base expr.PayloadBase, offset, length uint32) *expr.Payload {
+	return &expr.Payload{DestRegister: unix.NFT_REG_1, Base: base, Offset: offset, Len: length}
+}
+
+func sourceV4() []expr.Any {
+	return append(metaIs(expr.MetaKeyNFPROTO, unix.NFPROTO_IPV4), payload(expr.PayloadBaseNetworkHeader, 12, 4))
+}
+
+func sourceV6() []expr.Any {
+	return append(metaIs(expr.MetaKeyNFPROTO, unix.NFPROTO_IPV6), payload(expr.PayloadBaseNetworkHeader, 8, 16))
+}
+
+func sourceNet6() []expr.Any {
+	mask := make([]byte, 16)
+	for i := range 8 {
+		mask[i] = 0xff
+	}
+	return append(sourceV6(), &expr.Bitwise{SourceRegister: unix.NFT_REG_1, DestRegister: unix.NFT_REG_1,
+		Len: 16, Mask: mask, Xor: make([]byte, 16)})
+}
+
+func lookup(s *nftables.Set) *expr.Lookup {
+	return &expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: s.Name, SetID: s.ID}
+}
+
+// in matches a source in the set.
+func (f *family) in(s *nftables.Set) []expr.Any {
+	return append(f.source[:len(f.source):len(f.source)], lookup(s))
+}
+
+// notIn matches a source of this family that is not in the set.
+func (f *family) notIn(s *nftables.Set) []expr.Any {
+	l := lookup(s)
+	l.Invert = true
+	return append(f.source[:len(f.source):len(f.source)], l)
+}
+
+// protocol completes the source in the registers to source . protocol.
+func (f *family) protocol() expr.Any {
+	return &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: f.protoReg}
+}
+
+// add puts register 1 into a dynamic set. A set that is full ends the rule.
+func add(s *nftables.Set) expr.Any {
+	return &expr.Dynset{SrcRegKey: unix.NFT_REG_1, SetName: s.Name, SetID: s.ID, Operation: unix.NFT_DYNSET_OP_ADD}
+}
+
+func ctState(bits uint32) []expr.Any {
+	return []expr.Any{
+		&expr.Ct{Key: expr.CtKeySTATE, Register: unix.NFT_REG_1},
+		&expr.Bitwise{SourceRegister: unix.NFT_REG_1, DestRegister: unix.NFT_REG_1, Len: 4,
+			Mask: binaryutil.NativeEndian.PutUint32(bits), Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: unix.NFT_REG_1, Data: make([]byte, 4)},
+	}
+}
+
+// tcpFlags matches flags & mask op value.
+func tcpFlags(mask byte, op expr.CmpOp, value byte) []expr.Any {
+	return []expr.Any{
+		payload(expr.PayloadBaseTransportHeader, 13, 1),
+		&expr.Bitwise{SourceRegister: unix.NFT_REG_1, DestRegister: unix.NFT_REG_1, Len: 1, Mask: []byte{mask}, Xor: []byte{0}},
+		&expr.Cmp{Op: op, Register: unix.NFT_REG_1, Data: []byte{value}},
+	}
+}
+
+func noTCPFlags() []expr.Any {
+	return []expr.Any{
+		payload(expr.PayloadBaseTransportHeader, 13, 1),
+		&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte{0}},
+	}
+}
+
+// destPort matches a TCP or UDP destination port in the set.
+func destPort(s *nftables.Set) []expr.Any {
+	return []expr.Any{payload(expr.PayloadBaseTransportHeader, 2, 2), lookup(s)}
+}
+
+// notForUs matches packets to other than a local unicast address.
+func notForUs() []expr.Any {
+	return []expr.Any{
+		&expr.Fib{Register: unix.NFT_REG_1, FlagDADDR: true, ResultADDRTYPE: true},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: unix.NFT_REG_1, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)},
+	}
+}
+
+func counter(name string) expr.Any { return &expr.Objref{Type: unix.NFT_OBJECT_COUNTER, Name: name} }
+
+func verdict(k expr.VerdictKind) expr.Any { return &expr.Verdict{Kind: k} }
+
+func jump(c *nftables.Chain) expr.Any { return &expr.Verdict{Kind: expr.VerdictJump, Chain: c.Name} }

@@ -1,0 +1,202 @@
+// Package nft bans with nftables, in a table of its own: `inet portsentry`.
+// Bans and the lists of whom to spare go in; out come Hits, the packets on
+// which the kernel has made a provisional ban by itself.
+//
+// The table has three parts. Chain pre (prerouting) drops what banned sources
+// send, for this host and forwarded alike. Chain trap (input) silences limited
+// sources and recognises the first packet to a trap port. Chains hit_tcp and
+// hit_udp announce that packet, put its source into a provisional set and drop
+// it, so that the ban is in the kernel before the source's next packet. User
+// space is the authority: it confirms, lengthens, narrows or takes back what
+// the kernel began, and a provisional ban that nobody confirms ends by itself.
+//
+// Strength decides where a source is stopped: Full before connections are
+// looked at, Soft after, Limited only where no socket would take the packet.
+package nft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"portsentry/internal/config"
+)
+
+// Options say what the kernel may do by itself.
+type Options struct {
+	TrapsTCP, TrapsUDP config.PortSet
+	// EphemeralFirst and EphemeralLast are ip_local_port_range, both included.
+	// Within it only a bare SYN is evidence: anything else may be a late
+	// answer to something this host sent. Zero: no such range.
+	EphemeralFirst, EphemeralLast uint16
+	BlockTCP, BlockUDP            config.Block
+	// KernelTraps is SCAN_TRIGGER 0 or 1: the first packet decides, so the
+	// kernel can. Otherwise there are no trap rules at all.
+	KernelTraps bool
+	// LimitedOnly is BLOCK_EVIDENCE="verified": one packet earns nobody more
+	// than the limited ban.
+	LimitedOnly bool
+	// Spare and Peers are in the table from its first packet on.
+	Spare []netip.Prefix
+	Peers []netip.Addr
+	// PeerTimeout ends an entry of Peers. Zero: it stays until removed.
+	PeerTimeout time.Duration
+
+	DynamicSize uint32        // elements in each provisional set; 0 means 65536
+	Provisional time.Duration // length of a provisional ban; 0 means 10 s
+}
+
+func (o *Options) trapsTCP() bool {
+	return o.KernelTraps && o.BlockTCP != config.BlockNone && len(o.TrapsTCP) > 0
+}
+
+func (o *Options) trapsUDP() bool {
+	return o.KernelTraps && o.BlockUDP != config.BlockNone && len(less(o.TrapsUDP, o.EphemeralFirst, o.EphemeralLast)) > 0
+}
+
+// Table is the table as this process keeps it. Its methods may be called from
+// any goroutine.
+type Table struct {
+	opt Options
+	lay *layout
+	log *hitLog // nil where the kernel has no trap rules
+
+	mu     sync.Mutex // one transaction at a time; guards conn and closed
+	conn   *nftables.Conn
+	closed bool
+}
+
+// Open builds the table in one transaction, or rebuilds what an earlier run
+// left: its bans stay with what is left of their time, also when another
+// version laid them out differently; rules, traps, Spare and Peers are ours.
+// It needs CAP_NET_ADMIN and Linux 4.18, and works in the network namespace of
+// the calling thread.
+func Open(o Options) (*Table, error) {
+	if o.DynamicSize == 0 {
+		o.DynamicSize = 65536
+	}
+	if o.Provisional == 0 {
+		o.Provisional = 10 * time.Second
+	}
+	conn, err := nftables.New(nftables.AsLasting())
+	if err != nil {
+		return nil, hint(err)
+	}
+	t := &Table{opt: o, lay: newLayout(o.DynamicSize, o.Provisional), conn: conn}
+	if o.trapsTCP() || o.trapsUDP() {
+		// The group is bound before a rule names it, so that no hit goes unheard.
+		if t.log, err = openHitLog(); err != nil {
+			return nil, errors.Join(hint(err), conn.CloseLasting())
+		}
+	}
+	if err := t.rebuild(); err != nil {
+		return nil, errors.Join(hint(err), t.shut())
+	}
+	return t, nil
+}
+
+// Name is the method's name in BLOCK_METHOD.
+func (t *Table) Name() string { return string(config.MethodNftables) }
+
+// Close is the ordered stop: bans stay and end by themselves, limited bans
+// keep their rule, and the trap rules go, because nobody is left to confirm or
+// take back what they begin. A second Close does nothing.
+func (t *Table) Close(ctx context.Context) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return nil
+	}
+	t.closed = true
+	err := ctx.Err()
+	if err == nil {
+		err = t.disarm()
+	}
+	if err == nil {
+		err = t.conn.Flush()
+	}
+	if errors.Is(err, unix.ENOENT) {
+		err = nil // somebody flushed the ruleset: nothing to take back
+	}
+	if err != nil {
+		err = fmt.Errorf("nftables: taking the trap rules out: %w", err)
+	}
+	return errors.Join(err, t.shut())
+}
+
+func (t *Table) shut() error {
+	t.closed = true
+	err := t.conn.CloseLasting()
+	if t.log != nil {
+		err = errors.Join(err, t.log.conn.Close())
+	}
+	return err
+}
+
+// begin takes the lock for one transaction, or says why there can be none.
+func (t *Table) begin(ctx context.Context) (unlock func(), err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	t.mu.Lock()
+	if t.closed {
+		t.mu.Unlock()
+		return nil, fmt.Errorf("nftables: %w", net.ErrClosed)
+	}
+	return t.mu.Unlock, nil
+}
+
+// commit sends what stage queues as one transaction. It tries again where the
+// kernel says ENOENT: an element that stage counted on may end by itself in
+// between. A table that is gone stays gone.
+func (t *Table) commit(stage func() error) error {
+	var err error
+	for range 3 {
+		if err = stage(); err != nil {
+			return err
+		}
+		if err = t.conn.Flush(); !errors.Is(err, unix.ENOENT) {
+			break
+		}
+	}
+	if errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("nftables: table inet %s is not as we left it, did somebody flush the ruleset? %w", tableName, err)
+	}
+	if err != nil {
+		return fmt.Errorf("nftables: %w", err)
+	}
+	return nil
+}
+
+// Remove takes the whole table away, bans and all. No table is no error.
+func Remove() error {
+	conn, err := nftables.New()
+	if err != nil {
+		return hint(err)
+	}
+	conn.DelTable(&nftables.Table{Name: tableName, Family: nftables.TableFamilyINet})
+	if err := conn.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
+		return hint(err)
+	}
+	return nil
+}
+
+// hint adds what to do about an error of starting.
+func hint(err error) error {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("nftables: %w (run as root or with CAP_NET_ADMIN)", err)
+	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPROTONOSUPPORT),
+		errors.Is(err, unix.EAFNOSUPPORT), errors.Is(err, unix.ENOENT):
+		return fmt.Errorf("nftables: %w (needs Linux 4.18 with nf_tables, nf_conntrack, nfnetlink_log and the nft_ct, nft_fib_inet, nft_limit, nft_log, nft_objref and nft_socket modules, or BLOCK_METHOD=\"none\")", err)
+	}
+	return fmt.Errorf("nftables: %w", err)
+}

@@ -1,0 +1,207 @@
+// Package textfile keeps the two text files of old: the history, one line for
+// each sighting in the form of PortSentry 2.x, and the list of blocked hosts,
+// one line a host in the form of 1.x. Records and entries in, lines that people
+// and fail2ban read out. Neither file is ever truncated.
+package textfile
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"portsentry/internal/store"
+)
+
+const (
+	bufferSize = 64 << 10
+	// lineRoom is kept free for one more line: 300 bytes do for any but one with
+	// a very long host name, for which the buffer then grows once.
+	lineRoom = 1 << 10
+)
+
+// HistoryStats counts lines. All only grow.
+type HistoryStats struct {
+	Lines  uint64 // written
+	Lost   uint64 // not written, or not whole: the disk was full
+	Errors uint64 // attempts to write or reopen that failed
+}
+
+// History appends to HISTORY_FILE. It belongs to one goroutine, Stats apart.
+type History struct {
+	path string
+	file *os.File
+	dev  uint64
+	ino  uint64
+
+	buf     []byte
+	pending uint64 // lines in buf
+	midLine bool   // what is in the file does not end in a newline
+	failing bool   // the last attempt failed, and that has been said
+	looked  time.Time
+
+	second int64 // the one that stamp is of
+	stamp  []byte
+	zone   []byte
+
+	lines, lost, errors atomic.Uint64
+}
+
+// OpenHistory opens the file at path for appending and makes it, mode 0640, and
+// the directories above it, mode 0755, where they are missing. A symbolic link
+// at path is refused.
+func OpenHistory(path string) (*History, error) {
+	h := &History{path: path, second: -1 << 63, buf: make([]byte, 0, bufferSize)}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("history file: %w", err)
+	}
+	if err := h.open(); err != nil {
+		return nil, fmt.Errorf("history file: %w", err)
+	}
+	return h, nil
+}
+
+func (h *History) open() error {
+	// O_RDWR to see how it ends; O_NONBLOCK so that a pipe cannot hold us up.
+	f, err := os.OpenFile(h.path, os.O_RDWR|os.O_APPEND|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o640)
+	if errors.Is(err, unix.ELOOP) {
+		return fmt.Errorf("%w: a symbolic link is not followed; name the file itself", err)
+	}
+	if err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		f.Close()
+		return err
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG, unix.S_IFCHR: // /dev/null is a way to say "none"
+	default:
+		f.Close()
+		return &fs.PathError{Op: "open", Path: h.path, Err: errors.New("neither a regular file nor a device")}
+	}
+	midLine := false
+	if st.Mode&unix.S_IFMT == unix.S_IFREG && st.Size > 0 {
+		var last [1]byte
+		n, _ := f.ReadAt(last[:], st.Size-1)
+		midLine = n == 1 && last[0] != '\n'
+	}
+	if h.file != nil {
+		h.file.Close()
+	}
+	h.file, h.dev, h.ino, h.midLine = f, st.Dev, st.Ino, midLine
+	return nil
+}
+
+// Append adds the line of rec to what the next Flush writes. With a full buffer
+// it flushes by itself; the error is Flush's.
+func (h *History) Append(rec *store.Record) (err error) {
+	if len(h.buf) > bufferSize-lineRoom {
+		err = h.Flush()
+	}
+	h.buf = h.appendTime(h.buf, rec.Verdict.Sighting.Time)
+	h.buf = store.AppendScanLine(h.buf, rec)
+	h.buf = append(h.buf, '\n')
+	h.pending++
+	return err
+}
+
+// appendTime appends t, unix nanoseconds, as 2.x does: local time, milliseconds,
+// offset. Everything but the milliseconds is kept for a second.
+func (h *History) appendTime(b []byte, t int64) []byte {
+	sec, ns := t/1e9, t%1e9
+	if ns < 0 {
+		sec, ns = sec-1, ns+1e9
+	}
+	if sec != h.second {
+		local := time.Unix(sec, 0)
+		h.second = sec
+		h.stamp = local.AppendFormat(h.stamp[:0], "2006-01-02T15:04:05.")
+		h.zone = local.AppendFormat(h.zone[:0], "-0700 ")
+	}
+	ms := ns / 1e6
+	b = append(b, h.stamp...)
+	b = append(b, byte('0'+ms/100), byte('0'+ms/10%10), byte('0'+ms%10))
+	return append(b, h.zone...)
+}
+
+// Flush writes what has been appended; call it at least once a second. It
+// follows a rotated file. What cannot be written is dropped and counted: a full
+// disk must not stop anything. Only the first of several failures in a row is
+// returned.
+func (h *History) Flush() error {
+	if len(h.buf) == 0 {
+		return nil
+	}
+	err := h.follow()
+	if werr := h.write(); werr != nil {
+		err = werr
+	}
+	if err == nil {
+		h.failing = false
+		return nil
+	}
+	h.errors.Add(1)
+	if h.failing {
+		return nil
+	}
+	h.failing = true
+	return fmt.Errorf("history file: %w (lines are being lost; they are counted)", err)
+}
+
+func (h *History) write() error {
+	if h.midLine {
+		// Half a line stands there since the disk was full, or we were killed.
+		if _, err := h.file.Write([]byte{'\n'}); err != nil {
+			h.drop(h.pending)
+			return err
+		}
+		h.midLine = false
+	}
+	n, err := h.file.Write(h.buf)
+	if n > 0 {
+		h.midLine = h.buf[n-1] != '\n'
+	}
+	h.drop(uint64(bytes.Count(h.buf[n:], []byte{'\n'})))
+	return err
+}
+
+// drop empties the buffer, lost of whose lines did not get into the file.
+func (h *History) drop(lost uint64) {
+	h.lines.Add(h.pending - lost)
+	h.lost.Add(lost)
+	h.pending = 0
+	h.buf = h.buf[:0]
+}
+
+// follow opens the file anew when path means another file than ours, at most
+// once a second. Until that works, the old one goes on being written.
+func (h *History) follow() error {
+	now := time.Now()
+	if now.Sub(h.looked) < time.Second {
+		return nil
+	}
+	h.looked = now
+	var st unix.Stat_t
+	if err := unix.Lstat(h.path, &st); err == nil && st.Dev == h.dev && st.Ino == h.ino {
+		return nil
+	}
+	return h.open()
+}
+
+// Stats returns the counters. Any goroutine may ask.
+func (h *History) Stats() HistoryStats {
+	return HistoryStats{Lines: h.lines.Load(), Lost: h.lost.Load(), Errors: h.errors.Load()}
+}
+
+// Close flushes and closes.
+func (h *History) Close() error {
+	return errors.Join(h.Flush(), h.file.Close())
+}

@@ -1,0 +1,189 @@
+// Package cli holds the commands that ask a running daemon over its control
+// socket: status, bans, unban. Arguments in; an answer for a person, or the
+// JSON of docs/json.md, out. Exit status: 0 yes, 1 no, 2 could not ask.
+package cli
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"portsentry/internal/view"
+)
+
+// Options is what the commands share.
+type Options struct {
+	Socket *string          // where the parent's --socket flag keeps the path
+	Now    func() time.Time // for "2 min ago", and its location for exact times; nil: time.Now
+}
+
+// Error is an answer other than yes.
+type Error struct {
+	Code    int // exit status
+	Message string
+	Hint    string
+}
+
+func (e *Error) Error() string {
+	if e.Hint == "" {
+		return e.Message
+	}
+	return e.Message + "; " + e.Hint
+}
+
+// ExitCode is the exit status for what a command returned. Whatever cobra
+// itself finds wrong is a mistake in the command line.
+func ExitCode(err error) int {
+	var e *Error
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &e):
+		return e.Code
+	}
+	return 2
+}
+
+// Commands are status, bans and unban. They print no error and no usage of
+// their own: the caller prints what they return.
+func Commands(o Options) []*cobra.Command {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return []*cobra.Command{statusCommand(o), bansCommand(o), unbanCommand(o)}
+}
+
+func statusCommand(o Options) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "Say whether portsentry is at work, on what, and what it lost",
+		Args:  noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var st view.Status
+			out := cmd.OutOrStdout()
+			if err := o.get(cmd.Context(), view.PathStatus, &st, asJSON, out); err != nil || asJSON {
+				return err
+			}
+			return buffered(out, func(w *bufio.Writer) { writeStatus(w, &st, o.Now(), width(out)) })
+		},
+	}
+	return finish(c, &asJSON)
+}
+
+func bansCommand(o Options) *cobra.Command {
+	var asJSON, exact bool
+	c := &cobra.Command{
+		Use:   "bans",
+		Short: "List who is banned, newest first",
+		Args:  noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var list view.BanList
+			out := cmd.OutOrStdout()
+			if err := o.get(cmd.Context(), view.PathBans, &list, asJSON, out); err != nil || asJSON {
+				return err
+			}
+			return buffered(out, func(w *bufio.Writer) { writeBans(w, list.Bans, o.Now(), width(out), exact) })
+		},
+	}
+	c.Flags().BoolVar(&exact, "exact", false, "exact times instead of \"in 41 min\"")
+	return finish(c, &asJSON)
+}
+
+func unbanCommand(o Options) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:     "unban ADDR",
+		Short:   "Lift every ban of an address and undo what was done to it",
+		Example: "  portsentry unban 203.0.113.9\n  portsentry unban 2001:db8:1:2::/64",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				return nil
+			}
+			return &Error{2, fmt.Sprintf("unban takes one address, not %d", len(args)), "for example: portsentry unban 203.0.113.9"}
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			addr, err := view.ParseTarget(args[0])
+			if err != nil {
+				return &Error{2, err.Error(), ""}
+			}
+			body, err := o.ask(cmd.Context(), http.MethodDelete, view.PathBans+"/"+url.PathEscape(addr.String()), asJSON, cmd.OutOrStdout())
+			if err != nil {
+				return err
+			}
+			defer func() { _ = body.Close() }()
+			in := io.Reader(body)
+			if asJSON {
+				in = io.TeeReader(body, cmd.OutOrStdout())
+			}
+			var done view.Unbanned
+			if err := decode(in, &done); err != nil {
+				return err
+			}
+			if len(done.Lifted) == 0 {
+				return &Error{1, addr.String() + " is not banned", ""}
+			}
+			if asJSON {
+				return nil
+			}
+			return buffered(cmd.OutOrStdout(), func(w *bufio.Writer) { writeLifted(w, &done, o.Now()) })
+		},
+	}
+	return finish(c, &asJSON)
+}
+
+// finish adds what all commands have.
+func finish(c *cobra.Command, asJSON *bool) *cobra.Command {
+	c.Flags().BoolVar(asJSON, "json", false, "print the daemon's answer as JSON (docs/json.md)")
+	c.SilenceErrors, c.SilenceUsage = true, true
+	c.ValidArgsFunction = cobra.NoFileCompletions
+	return c
+}
+
+func noArguments(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return &Error{2, fmt.Sprintf("%s takes no argument, and %.60q is one", c.Name(), args[0]), ""}
+}
+
+// get asks for path and decodes the answer into v, or with asJSON copies it to
+// out as it is.
+func (o *Options) get(ctx context.Context, path string, v any, asJSON bool, out io.Writer) error {
+	body, err := o.ask(ctx, http.MethodGet, path, asJSON, out)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = body.Close() }()
+	if !asJSON {
+		return decode(body, v)
+	}
+	_, err = io.Copy(out, body)
+	return cutShort(err)
+}
+
+func decode(r io.Reader, v any) error {
+	d := json.NewDecoder(r)
+	if err := d.Decode(v); err != nil {
+		return cutShort(err)
+	}
+	_, err := io.Copy(io.Discard, r)
+	return cutShort(err)
+}
+
+func buffered(out io.Writer, write func(w *bufio.Writer)) error {
+	w := bufio.NewWriter(out)
+	write(w)
+	if err := w.Flush(); err != nil {
+		return &Error{2, "cannot write the answer: " + err.Error(), ""}
+	}
+	return nil
+}

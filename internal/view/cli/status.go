@@ -1,0 +1,96 @@
+package cli
+
+import (
+	"bufio"
+	"fmt"
+	"strings"
+	"time"
+
+	"portsentry/internal/view"
+)
+
+const labels = 10 // columns of the labels on the left
+
+// writeStatus writes st for a person: the first line answers the question, then
+// comes what is wrong, then the rest.
+func writeStatus(w *bufio.Writer, st *view.Status, now time.Time, width int) {
+	wrapped(w, "", 0, printable(headline(st, now)), width)
+	for _, p := range st.Problems {
+		wrapped(w, "problem", labels, printable(p), width)
+	}
+	var losses, counts []view.Counter
+	for _, c := range st.Counters {
+		switch {
+		case !c.Loss:
+			counts = append(counts, c)
+		case c.Value > 0:
+			losses = append(losses, c)
+		}
+	}
+	if len(losses) == 0 {
+		wrapped(w, "lost", labels, "nothing", width)
+	}
+	writeCounters(w, "lost", losses, width)
+	wrapped(w, "answer", labels, printable(answer(st)), width)
+	wrapped(w, "bans", labels, grouped(uint64(max(st.Bans, 0)))+" in force", width)
+	writeCounters(w, "counted", counts, width)
+	wrapped(w, "config", labels, printable(st.Config+"; portsentry "+st.Version), width)
+	health := "ok"
+	if n := len(st.Problems) + len(losses); n > 0 {
+		health = fmt.Sprintf("%d %s above want a look", n, plural(n, "thing"))
+	}
+	wrapped(w, "health", labels, health, width)
+}
+
+func headline(st *view.Status, now time.Time) string {
+	watching := make([]string, 0, len(st.Watching))
+	for _, x := range st.Watching {
+		how := x.How
+		if x.Why != "" {
+			how += ": " + x.Why
+		}
+		watching = append(watching, x.Interface+" ("+how+")")
+	}
+	what := "; watching " + strings.Join(watching, ", ")
+	if len(watching) == 0 {
+		what = ", but watching no interface"
+	}
+	return fmt.Sprintf("active for %s%s; %s TCP, %s UDP trap ports",
+		span(now.Sub(st.Started)), what, grouped(uint64(max(st.TCPPorts, 0))), grouped(uint64(max(st.UDPPorts, 0))))
+}
+
+// answer is what a probe gets.
+func answer(st *view.Status) string {
+	if st.BlockTCP == 0 && st.BlockUDP == 0 {
+		return "log only (BLOCK_TCP=0, BLOCK_UDP=0)"
+	}
+	by := "nothing"
+	if len(st.Methods) > 0 {
+		by = strings.Join(st.Methods, ", ")
+	}
+	return fmt.Sprintf("TCP: %s (BLOCK_TCP=%d), UDP: %s (BLOCK_UDP=%d); enforced by %s",
+		blockWord(st.BlockTCP), st.BlockTCP, blockWord(st.BlockUDP), st.BlockUDP, by)
+}
+
+func blockWord(block int) string {
+	switch block {
+	case 0:
+		return "log only"
+	case 1:
+		return "ban"
+	}
+	return "command"
+}
+
+// writeCounters writes numbers below each other, each with its meaning.
+func writeCounters(w *bufio.Writer, label string, counters []view.Counter, width int) {
+	digits := 0
+	for _, c := range counters {
+		digits = max(digits, len(grouped(c.Value)))
+	}
+	for _, c := range counters {
+		left := fmt.Sprintf("%-*s%*s", labels, label, digits, grouped(c.Value))
+		wrapped(w, left, labels+digits+2, printable(c.Help), width)
+		label = ""
+	}
+}

@@ -1,0 +1,417 @@
+package control
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"portsentry/internal/view"
+)
+
+func TestMain(m *testing.M) {
+	if path := os.Getenv(askEnv); path != "" {
+		askAndPrint(path)
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// backend is a view.Backend with two bans.
+type backend struct {
+	mu     sync.Mutex
+	bans   []view.Ban
+	caller view.Caller   // who asked last to unban
+	hold   chan struct{} // when set, Status waits for it
+	err    error
+}
+
+func newBackend() *backend {
+	since := time.Date(2026, 11, 21, 9, 14, 2, 0, time.UTC)
+	until := since.Add(time.Hour)
+	return &backend{bans: []view.Ban{
+		{Prefix: netip.MustParsePrefix("203.0.113.9/32"), Scope: "all", Strength: "soft", Evidence: "E1",
+			Since: since, Until: &until, Times: 2, Reason: "syn to trap port 23, unverified", Methods: []string{"nftables"}},
+		{Prefix: netip.MustParsePrefix("2001:db8:1:2::/64"), Scope: "tcp", Strength: "limited", Evidence: "E1",
+			Since: since, Times: 1, Reason: "syn to trap port 23, unverified", Methods: []string{"KILL_ROUTE"}},
+	}}
+}
+
+func (b *backend) Status(ctx context.Context) (view.Status, error) {
+	if b.hold != nil {
+		select {
+		case <-b.hold:
+		case <-ctx.Done():
+			return view.Status{}, ctx.Err()
+		}
+	}
+	return view.Status{Version: "3.0.0", Bans: len(b.bans)}, b.err
+}
+
+func (b *backend) Bans(context.Context) ([]view.Ban, error) { return b.bans, b.err }
+
+func (b *backend) Unban(_ context.Context, who view.Caller, a netip.Addr) ([]view.Ban, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.caller = who
+	for _, ban := range b.bans {
+		if ban.Prefix.Contains(a) {
+			return []view.Ban{ban}, b.err
+		}
+	}
+	return nil, b.err
+}
+
+// start runs a server until the test ends.
+func start(t *testing.T, b view.Backend, group string) (s *Server, path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "run", "s")
+	s, err := Listen(path, group, b, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the socket is still there after Run: %v", err)
+		}
+	})
+	return s, path
+}
+
+func client(t *testing.T, path string) *http.Client {
+	tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}}
+	t.Cleanup(tr.CloseIdleConnections)
+	return &http.Client{Transport: tr, Timeout: 20 * time.Second}
+}
+
+func ask(t *testing.T, c *http.Client, method, url string) (status int, body string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://portsentry"+url, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := c.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := resp.Header.Get("Content-Type"); got != "application/json" {
+		t.Errorf("%s %s: Content-Type %q", method, url, got)
+	}
+	return resp.StatusCode, string(b)
+}
+
+// until polls for a condition.
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick, deadline := time.NewTicker(time.Millisecond), time.After(5*time.Second)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatal("never happened: " + what)
+		}
+	}
+}
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		return
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatal("this test needs root")
+	}
+	t.Skip("needs root")
+}
+
+func TestAnswers(t *testing.T) {
+	needRoot(t)
+	b := newBackend()
+	_, path := start(t, b, "daemon")
+	c := client(t, path)
+
+	const soft = `{"prefix":"203.0.113.9/32","scope":"all","strength":"soft","evidence":"E1","since":"2026-11-21T09:14:02Z",` +
+		`"until":"2026-11-21T10:14:02Z","times":2,"reason":"syn to trap port 23, unverified","methods":["nftables"]}`
+	const net64 = `{"prefix":"2001:db8:1:2::/64","scope":"tcp","strength":"limited","evidence":"E1","since":"2026-11-21T09:14:02Z",` +
+		`"until":null,"times":1,"reason":"syn to trap port 23, unverified","methods":["KILL_ROUTE"]}`
+	tests := []struct {
+		method, url string
+		status      int
+		body        string // "" is not compared
+	}{
+		{"GET", "/v1/status", 200, ""},
+		{"GET", "/v1/bans", 200, `{"bans":[` + soft + "\n," + net64 + "\n]}\n"},
+		{"DELETE", "/v1/bans/203.0.113.9", 200, `{"address":"203.0.113.9","lifted":[` + soft + "]}\n"},
+		{"DELETE", "/v1/bans/::ffff:203.0.113.9", 200, `{"address":"203.0.113.9","lifted":[` + soft + "]}\n"},
+		{"DELETE", "/v1/bans/2001:db8:1:2::7", 200, `{"address":"2001:db8:1:2::7","lifted":[` + net64 + "]}\n"},
+		{"DELETE", "/v1/bans/2001:db8:1:2::%2F64", 200, `{"address":"2001:db8:1:2::","lifted":[` + net64 + "]}\n"},
+		{"DELETE", "/v1/bans/192.0.2.1", 200, `{"address":"192.0.2.1","lifted":[]}` + "\n"},
+		{"DELETE", "/v1/bans/203.0.113.999", 400,
+			`{"error":"\"203.0.113.999\" is no address; give one like 203.0.113.9 or 2001:db8::9"}` + "\n"},
+		{"DELETE", "/v1/bans/203.0.113.0/24", 400, ""},
+		{"DELETE", "/v1/bans/", 400, ""},
+		{"DELETE", "/v1/bans/" + strings.Repeat("9", 2000), 400, ""},
+		{"DELETE", "/v1/bans", 405, ""},
+		{"GET", "/v1/bans/203.0.113.9", 405, ""},
+		{"POST", "/v1/status", 405, `{"error":"POST is not done here","hint":"use GET"}` + "\n"},
+		{"GET", "/", 404, ""},
+		{"GET", "/v2/status", 404, ""},
+		{"GET", "//v1/status", 404, ""},
+		{"GET", "/v1/../v1/status", 404, ""},
+	}
+	for _, tt := range tests {
+		status, body := ask(t, c, tt.method, tt.url)
+		if status != tt.status {
+			t.Errorf("%s %.40s: status %d, want %d: %s", tt.method, tt.url, status, tt.status, body)
+		}
+		if d := cmp.Diff(tt.body, body); tt.body != "" && d != "" {
+			t.Errorf("%s %.40s (-want +got):\n%s", tt.method, tt.url, d)
+		}
+		var refusal view.Refusal
+		if tt.status != 200 && (json.Unmarshal([]byte(body), &refusal) != nil || refusal.Message == "") {
+			t.Errorf("%s %.40s: %q is no refusal", tt.method, tt.url, body)
+		}
+	}
+	want := view.Caller{PID: os.Getpid(), UID: 0, GID: os.Getegid(), Root: true}
+	if d := cmp.Diff(want, b.caller); d != "" {
+		t.Errorf("caller (-want +got):\n%s", d)
+	}
+}
+
+func TestBackendFails(t *testing.T) {
+	needRoot(t)
+	b := newBackend()
+	b.err = errors.New("netlink: no buffer space")
+	_, path := start(t, b, "daemon")
+	c := client(t, path)
+	for _, r := range [][2]string{{"GET", "/v1/status"}, {"GET", "/v1/bans"}, {"DELETE", "/v1/bans/192.0.2.1"}} {
+		status, body := ask(t, c, r[0], r[1])
+		if want := `{"error":"netlink: no buffer space"}` + "\n"; status != 500 || body != want {
+			t.Errorf("%s %s: %d %q, want 500 %q", r[0], r[1], status, body, want)
+		}
+	}
+}
+
+// Whatever is sent, it is answered or hung up on, and the next client is served.
+func TestHostileRequests(t *testing.T) {
+	needRoot(t)
+	_, path := start(t, newBackend(), "daemon")
+	for _, raw := range []string{
+		"\x00\x01\x02\r\n\r\n",
+		"GET\r\n\r\n",
+		"GET /v1/status HTTP/9.9\r\n\r\n",
+		"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+		"OPTIONS * HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+		"CONNECT 10.0.0.1:22 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+		"GET http://elsewhere/v1/bans HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+		"GET /v1/status HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("a", 64<<10) + "\r\n\r\n",
+		"GET /" + strings.Repeat("a", 64<<10) + " HTTP/1.1\r\nHost: x\r\n\r\n",
+		"DELETE /v1/bans/%00%0a%ff HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+		"DELETE /v1/bans/fe80::1%25eth0 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+		"GET /v1/status HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000000\r\n\r\nx",
+		"GET /v1/status HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nffffffff\r\n",
+		"GET /v1/status HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+		"GET /v1/status HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 10\r\n\r\n",
+	} {
+		c, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+		_, _ = io.WriteString(c, raw) // the server may hang up half-way
+		if resp, err := http.ReadResponse(bufio.NewReader(c), nil); err == nil {
+			// A deadline would show as an error here; so would an endless answer.
+			if _, err := io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<20)); errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("%.40q: not answered in time", raw)
+			}
+			if resp.StatusCode == 200 && !strings.HasPrefix(raw, "GET http:") && !strings.Contains(raw, "fe80") {
+				t.Errorf("%.40q: was answered", raw)
+			}
+			_ = resp.Body.Close()
+		} else if errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%.40q: neither answered nor hung up on", raw)
+		}
+		_ = c.Close()
+	}
+	if status, body := ask(t, client(t, path), "GET", "/v1/status"); status != 200 {
+		t.Errorf("afterwards: %d %s", status, body)
+	}
+}
+
+func TestStaleSocketIsReplaced(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	_ = l.Close()
+	s, err := Listen(path, "no-such-group", newBackend(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode() != os.ModeSocket|0o660 {
+		t.Errorf("mode %v, %v; want a socket, 0660", info.Mode(), err)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Run(ended); err != nil {
+		t.Errorf("Run with a context that has ended: %v", err)
+	}
+}
+
+func TestSecondDaemonIsRefused(t *testing.T) {
+	_, path := start(t, newBackend(), "daemon")
+	_, err := Listen(path, "daemon", newBackend(), slog.New(slog.DiscardHandler))
+	if want := fmt.Sprintf("another portsentry is running (pid %d)", os.Getpid()); !errors.Is(err, ErrRunning) || !strings.Contains(err.Error(), want) {
+		t.Errorf("Listen = %v, want ErrRunning with %q", err, want)
+	}
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatalf("the first one's socket is gone: %v", err)
+	}
+	_ = c.Close()
+}
+
+func TestWhatIsNoSocketStays(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Listen(path, "daemon", newBackend(), slog.New(slog.DiscardHandler)); err == nil {
+		t.Error("Listen took the place of a file")
+	}
+	if b, err := os.ReadFile(path); string(b) != "precious" {
+		t.Errorf("the file holds %q, %v", b, err)
+	}
+}
+
+// Connections are bounded; root keeps places of its own.
+func TestTooManyClients(t *testing.T) {
+	needRoot(t)
+	s, path := start(t, newBackend(), "daemon")
+	var held []net.Conn
+	for range maxRoot {
+		c, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, c)
+	}
+	one, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = one.SetDeadline(time.Now().Add(5 * time.Second))
+	resp, err := http.ReadResponse(bufio.NewReader(one), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var refusal view.Refusal
+	if err := json.NewDecoder(resp.Body).Decode(&refusal); err != nil || resp.StatusCode != 503 || refusal.Hint == "" {
+		t.Errorf("one too many: %s, %+v, %v", resp.Status, refusal, err)
+	}
+	_ = resp.Body.Close()
+	_ = one.Close()
+	if got := s.Stats().Busy; got != 1 {
+		t.Errorf("Busy = %d, want 1", got)
+	}
+	if len(s.listener.members) != 0 {
+		t.Error("root took the places of others")
+	}
+	for _, c := range held {
+		_ = c.Close()
+	}
+	until(t, "the places are given back", func() bool { return len(s.listener.root) == 0 })
+	if status, _ := ask(t, client(t, path), "GET", "/v1/status"); status != 200 {
+		t.Errorf("afterwards: %d", status)
+	}
+}
+
+// A request that hangs is named at the stop; a client that says nothing is not
+// waited for.
+func TestStop(t *testing.T) {
+	needRoot(t)
+	for _, hang := range []bool{false, true} {
+		b := newBackend()
+		b.hold = make(chan struct{})
+		path := filepath.Join(t.TempDir(), "s")
+		s, err := Listen(path, "daemon", b, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- s.Run(ctx) }()
+		c, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if hang {
+			_, _ = io.WriteString(c, "GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n")
+			until(t, "the request is being answered", func() bool { return s.serving.Load() == 1 })
+		} else {
+			until(t, "the client is there", func() bool { return len(s.listener.root) == 1 })
+		}
+		cancel()
+		if err := <-done; (err != nil) != hang {
+			t.Errorf("request hangs: %v; Run: %v", hang, err)
+		}
+		close(b.hold)
+		_ = c.Close()
+	}
+}
+
+func TestManyBansAreStreamed(t *testing.T) {
+	needRoot(t)
+	b := newBackend()
+	const n = 2000
+	b.bans = make([]view.Ban, n)
+	for i := range b.bans {
+		b.bans[i] = view.Ban{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 32), Reason: "<&>"}
+	}
+	_, path := start(t, b, "daemon")
+	_, body := ask(t, client(t, path), "GET", "/v1/bans")
+	var got view.BanList
+	if err := json.Unmarshal([]byte(body), &got); err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Bans) != n {
+		t.Fatalf("%d bans came, want %d", len(got.Bans), n)
+	}
+	for i := range got.Bans {
+		if got.Bans[i].Prefix != b.bans[i].Prefix || got.Bans[i].Reason != b.bans[i].Reason {
+			t.Fatalf("ban %d came as %+v", i, got.Bans[i])
+		}
+	}
+}

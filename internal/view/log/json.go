@@ -1,0 +1,233 @@
+package log
+
+import (
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"portsentry/internal/decode"
+	"portsentry/internal/detect"
+	"portsentry/internal/judge"
+	"portsentry/internal/respond"
+	"portsentry/internal/store"
+)
+
+// rfc3339 with all nine digits: lines sort as text.
+const rfc3339 = "2006-01-02T15:04:05.000000000Z07:00"
+
+// scanJSON writes the sighting, then its actions. docs/json.md is the contract.
+func (w *Writer) scanJSON(r *store.Record) {
+	v := &r.Verdict
+	s := &v.Sighting
+	f := r.Flags()
+	b := append(w.out.begin(), `{"event":"sighting","time":"`...)
+	b = time.Unix(0, s.Time).UTC().AppendFormat(b, rfc3339)
+	b = append(b, `","source":"`...)
+	b = appendAddr(b, s.Src)
+	b = appendNumber(b, `","source_port":`, uint64(s.SrcPort))
+	b = append(b, `,"destination":"`...)
+	b = appendAddr(b, s.Dst)
+	b = appendNumber(b, `","destination_port":`, uint64(s.DstPort))
+	if r.Name != "" {
+		b = appendString(append(b, `,"name":`...), r.Name)
+	}
+	if w.InterfaceName != nil && s.IfIndex != 0 {
+		if name := w.InterfaceName(s.IfIndex); name != "" {
+			b = appendString(append(b, `,"interface":`...), name)
+		}
+	}
+	b = append(b, `,"protocol":`...)
+	b = appendString(b, protocol(s.Proto))
+	b = append(b, `,"kind":"`...)
+	b = append(b, s.Kind.String()...)
+	b = append(b, `","type":"`...)
+	b = append(b, detect.TypeText(s.Kind, s.Flags)...)
+	b = append(b, '"')
+	if s.Proto == decode.ProtoTCP {
+		b = appendFlags(append(b, `,"flags":"`...), s.Flags)
+		b = append(b, '"')
+	}
+	b = appendNumber(b, `,"ttl":`, uint64(s.TTL))
+	b = appendTri(b, `,"ip_options":`, s.IPOptions)
+	b = appendBool(b, `,"fragmented":`, s.Fragmented)
+	if s.BadChecksum {
+		b = append(b, `,"bad_checksum":true`...)
+	}
+	b = appendNumber(b, `,"count":`, uint64(s.Count))
+	b = appendTri(b, `,"ignored":`, f.Ignored)
+	b = appendTri(b, `,"triggered":`, f.Triggered)
+	b = appendTri(b, `,"noblock":`, f.NoBlock)
+	b = appendTri(b, `,"blocked":`, f.Blocked)
+	b = appendBool(b, `,"already_blocked":`, f.Blocked == decode.Yes && r.Outcome.Already)
+	b = append(b, `,"evidence":"`...)
+	b = append(b, v.Evidence.String()...)
+	b = append(b, `","strength":"`...)
+	b = append(b, v.Strength.String()...)
+	b = append(b, '"')
+	if v.Spared != judge.NotSpared {
+		b = appendString(append(b, `,"spared":`...), v.Spared.String())
+	}
+	b = appendBool(b, `,"peer":`, v.Peer)
+	b = appendString(append(b, `,"reason":`...), v.Reason)
+	if bannedNow(r) {
+		b = append(b, `,"ban":{"prefix":"`...)
+		b = v.Prefix.AppendTo(b)
+		b = append(b, `","scope":"`...)
+		b = append(b, v.Scope.String()...)
+		b = appendNumber(b, `","length_s":`, uint64(v.Length/time.Second))
+		b = append(b, '}')
+	}
+	w.out.endUncut(append(b, '}'))
+	for i := range r.Outcome.Actions {
+		w.actionJSON(s.Src, &r.Outcome.Actions[i])
+	}
+}
+
+// bannedNow reports whether the sighting led to a native ban.
+func bannedNow(r *store.Record) bool {
+	for i := range r.Outcome.Actions {
+		if a := &r.Outcome.Actions[i]; a.Step == respond.StepNative && a.Err == nil && !a.Skipped {
+			return true
+		}
+	}
+	return false
+}
+
+func (w *Writer) actionJSON(host netip.Addr, a *respond.Action) {
+	b := beginEvent(w.out.begin(), "action")
+	b = append(b, `,"host":"`...)
+	b = appendAddr(b, host)
+	b = append(b, `","step":"`...)
+	b = append(b, stepWord(a.Step)...)
+	b = appendBool(b, `","ok":`, a.Err == nil)
+	b = appendBool(b, `,"skipped":`, a.Skipped)
+	b = appendString(append(b, `,"text":`...), a.Text)
+	if a.Err != nil {
+		b = appendString(append(b, `,"error":`...), a.Err.Error())
+	}
+	b = append(b, `,"took_ms":`...)
+	b = strconv.AppendFloat(b, float64(a.Took.Microseconds())/1000, 'f', -1, 64)
+	w.out.endUncut(append(b, '}'))
+}
+
+func (w *Writer) noticeJSON(sentence string) {
+	b := beginEvent(w.out.begin(), "notice")
+	b = appendString(append(b, `,"text":`...), sentence)
+	w.out.endUncut(append(b, '}'))
+}
+
+// beginEvent begins the line of something that has no packet to take its time
+// from.
+func beginEvent(b []byte, event string) []byte {
+	b = append(b, `{"event":"`...)
+	b = append(b, event...)
+	b = append(b, `","time":"`...)
+	b = time.Now().UTC().AppendFormat(b, rfc3339)
+	return append(b, '"')
+}
+
+func protocol(proto uint8) string {
+	switch proto {
+	case decode.ProtoTCP:
+		return "tcp"
+	case decode.ProtoUDP:
+		return "udp"
+	}
+	return strings.ToLower(store.ProtoName(proto))
+}
+
+// stepWord is the step as JSON has it.
+func stepWord(s respond.Step) string {
+	switch s {
+	case respond.StepNative:
+		return "native"
+	case respond.StepRoute:
+		return "route"
+	case respond.StepHostsDeny:
+		return "hosts_deny"
+	case respond.StepCommand:
+		return "command"
+	case respond.StepNativeUndo:
+		return "native_undo"
+	case respond.StepRouteUndo:
+		return "route_undo"
+	case respond.StepHostsDenyUndo:
+		return "hosts_deny_undo"
+	}
+	return "command_undo"
+}
+
+// appendFlags lists TCP flags by name in the order of their bits, joined by
+// commas.
+func appendFlags(b []byte, flags uint16) []byte {
+	first := true
+	for i, name := range [...]string{"FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR", "AE"} {
+		if flags>>i&1 == 0 {
+			continue
+		}
+		if !first {
+			b = append(b, ',')
+		}
+		first = false
+		b = append(b, name...)
+	}
+	return b
+}
+
+func appendNumber(b []byte, label string, n uint64) []byte {
+	return strconv.AppendUint(append(b, label...), n, 10)
+}
+
+func appendBool(b []byte, label string, v bool) []byte {
+	return strconv.AppendBool(append(b, label...), v)
+}
+
+// appendTri leaves the field out when the answer is missing.
+func appendTri(b []byte, label string, t decode.Tri) []byte {
+	if t == decode.NotKnown {
+		return b
+	}
+	return appendBool(b, label, t == decode.Yes)
+}
+
+// appendString appends s as a JSON string (RFC 8259 section 7) of at most
+// maxLine bytes before escaping. Control characters, those of C1 too, are
+// escaped: lines are read on terminals. Bytes that are no UTF-8 become U+FFFD.
+func appendString(b []byte, s string) []byte {
+	const hex = "0123456789abcdef"
+	dots := ""
+	if len(s) > maxLine {
+		s, dots = s[:maxLine-3], "..."
+	}
+	b = append(b, '"')
+	plain := 0 // s[plain:i] needs no escape
+	for i := 0; i < len(s); {
+		c := s[i]
+		if c >= ' ' && c < 0x7f && c != '"' && c != '\\' {
+			i++
+			continue
+		}
+		r, size := utf8.DecodeRuneInString(s[i:])
+		if r > 0x9f && (r != utf8.RuneError || size > 1) {
+			i += size
+			continue
+		}
+		b = append(b, s[plain:i]...)
+		switch {
+		case r == utf8.RuneError:
+			b = append(b, "\ufffd"...)
+		case c == '"', c == '\\':
+			b = append(b, '\\', c)
+		default:
+			b = append(b, `\u00`...)
+			b = append(b, hex[r>>4], hex[r&15])
+		}
+		i += size
+		plain = i
+	}
+	b = append(b, s[plain:]...)
+	b = append(b, dots...)
+	return append(b, '"')
+}

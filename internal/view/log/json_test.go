@@ -1,0 +1,89 @@
+package log
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+
+	"portsentry/internal/config"
+	"portsentry/internal/detect"
+	"portsentry/internal/respond"
+)
+
+// The fields are docs/json.md's, which a test of package view compares; here is
+// how whole lines look.
+func TestJSONLines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // the clock stands at 2000-01-01
+		var out bytes.Buffer
+		w := New(&out, nil, config.LogJSON)
+		w.InterfaceName = func(index int32) string { return map[int32]string{2: "eth0"}[index] }
+		w.Scan(record(detect.KindUDP))
+		failed := blockedBy(native, missing)
+		failed.Verdict.Sighting.IfIndex = 3
+		w.Scan(failed)
+		w.Actions(source, []respond.Action{route})
+		w.Notice(`say "hello"`)
+
+		const head = `{"event":"sighting","time":"2026-11-21T09:14:02.113000000Z","source":"203.0.113.9","source_port":40000,` +
+			`"destination":"10.0.0.5","destination_port":1,`
+		want := head + `"interface":"eth0","protocol":"udp","kind":"udp","type":"UDP","ttl":52,"ip_options":false,"fragmented":false,` +
+			`"count":1,"ignored":false,"triggered":true,"noblock":true,"blocked":false,"already_blocked":false,` +
+			`"evidence":"E1","strength":"none","peer":false,"reason":"log only"}` + "\n" +
+			head + `"protocol":"tcp","kind":"syn","type":"TCP SYN/Normal scan","flags":"SYN","ttl":52,"ip_options":false,"fragmented":false,` +
+			`"count":1,"ignored":false,"triggered":true,"noblock":false,"blocked":true,"already_blocked":false,` +
+			`"evidence":"E1","strength":"soft","peer":false,"reason":"syn to trap port 1, unverified",` +
+			`"ban":{"prefix":"203.0.113.9/32","scope":"all","length_s":600}}` + "\n" +
+			`{"event":"action","time":"2000-01-01T00:00:00.000000000Z","host":"203.0.113.9","step":"native","ok":true,"skipped":false,` +
+			`"text":"nftables for 10m0s (new connections; unverified)","took_ms":0}` + "\n" +
+			`{"event":"action","time":"2000-01-01T00:00:00.000000000Z","host":"203.0.113.9","step":"route","ok":false,"skipped":false,` +
+			`"text":"/nonexistent 203.0.113.9","error":"exit status 127 (not found)","took_ms":0}` + "\n" +
+			`{"event":"action","time":"2000-01-01T00:00:00.000000000Z","host":"203.0.113.9","step":"route","ok":true,"skipped":false,` +
+			`"text":"/sbin/ip route add blackhole 203.0.113.9","took_ms":2.5}` + "\n" +
+			`{"event":"notice","time":"2000-01-01T00:00:00.000000000Z","text":"say \"hello\""}` + "\n"
+		if d := cmp.Diff(strings.Split(want, "\n"), strings.Split(out.String(), "\n")); d != "" {
+			t.Errorf("(-want +got):\n%s", d)
+		}
+	})
+}
+
+// FuzzAppendString: what appendString writes is one line without control
+// characters, and encoding/json reads the same from it as from its own.
+func FuzzAppendString(f *testing.F) {
+	for _, s := range []string{"", "plain", `"\`, "a\nb\x00\x7f", "\u0085\u009b", "\xff\xc3", "\ufffd", "é世\U0001F600", strings.Repeat("é", 600)} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		got := appendString(nil, s)
+		for _, r := range string(got) {
+			if r < ' ' || r >= 0x7f && r <= 0x9f {
+				t.Fatalf("%q holds the control character %U", got, r)
+			}
+		}
+		if !utf8.Valid(got) {
+			t.Fatalf("%q is no UTF-8", got)
+		}
+		want := s
+		if len(s) > maxLine {
+			want = s[:maxLine-3] + "..."
+		}
+		theirs, err := json.Marshal(want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var a, b string
+		if err := json.Unmarshal(got, &a); err != nil {
+			t.Fatalf("%q: %v", got, err)
+		}
+		if err := json.Unmarshal(theirs, &b); err != nil {
+			t.Fatal(err)
+		}
+		if a != b {
+			t.Errorf("appendString(%q) reads as %q, want %q", s, a, b)
+		}
+	})
+}

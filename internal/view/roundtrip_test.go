@@ -1,0 +1,106 @@
+package view_test
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/cobra"
+
+	"portsentry/internal/view"
+	"portsentry/internal/view/cli"
+	"portsentry/internal/view/control"
+)
+
+// book is a Backend with one ban that can be lifted.
+type book struct {
+	mu   sync.Mutex
+	bans []view.Ban
+}
+
+func (b *book) Status(context.Context) (view.Status, error) {
+	return view.Status{Version: "3.0.0", Config: "built-in defaults"}, nil
+}
+
+func (b *book) Bans(context.Context) ([]view.Ban, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.bans, nil
+}
+
+func (b *book) Unban(_ context.Context, _ view.Caller, a netip.Addr) ([]view.Ban, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.bans) == 0 || !b.bans[0].Prefix.Contains(a) {
+		return nil, nil
+	}
+	lifted := b.bans
+	b.bans = nil
+	return lifted, nil
+}
+
+// The commands and the socket understand each other: the way back works.
+func TestCommandsOverTheSocket(t *testing.T) {
+	if os.Geteuid() != 0 {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("this test needs root")
+		}
+		t.Skip("needs root: the socket answers nobody else")
+	}
+	t.Setenv("COLUMNS", "")
+	now := time.Date(2026, 11, 21, 9, 30, 0, 0, time.UTC)
+	until := now.Add(9 * time.Minute)
+	b := &book{bans: []view.Ban{{
+		Prefix: netip.MustParsePrefix("203.0.113.9/32"), Scope: "all", Strength: "soft", Evidence: "E1", Since: now.Add(-time.Minute),
+		Until: &until, Times: 1, Reason: "syn to trap port 23, unverified", Methods: []string{"nftables"},
+	}}}
+	socket := filepath.Join(t.TempDir(), "run", "s")
+	server, err := control.Listen(socket, view.Group, b, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- server.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+
+	for _, step := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"bans"}, 0, "1 ban\n" +
+			"who          cut off from     ends      since      times  evidence    why\n" +
+			"203.0.113.9  new connections  in 9 min  1 min ago  1      unverified  syn to trap port 23, unverified\n"},
+		{[]string{"unban", "203.0.113.8"}, 1, "203.0.113.8 is not banned\n"},
+		{[]string{"unban", "203.0.113.9"}, 0, "203.0.113.9 is no longer banned (was cut off from new connections, 9 min left; syn to trap port 23, unverified)\n"},
+		{[]string{"unban", "203.0.113.9"}, 1, "203.0.113.9 is not banned\n"},
+		{[]string{"bans"}, 0, "no bans\n"},
+		{[]string{"bans", "--json"}, 0, "{\"bans\":[]}\n"},
+	} {
+		var out bytes.Buffer
+		root := &cobra.Command{Use: "portsentry"}
+		root.AddCommand(cli.Commands(cli.Options{Socket: &socket, Now: func() time.Time { return now }})...)
+		root.SetArgs(step.args)
+		root.SetOut(&out)
+		err := root.ExecuteContext(t.Context())
+		if err != nil {
+			out.WriteString(err.Error() + "\n")
+		}
+		if d := cmp.Diff(step.want, out.String()); d != "" || cli.ExitCode(err) != step.code {
+			t.Errorf("%q: exit %d, want %d (-want +got):\n%s", step.args, cli.ExitCode(err), step.code, d)
+		}
+	}
+}

@@ -1,0 +1,185 @@
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"portsentry/internal/view"
+)
+
+// TestMain lets this binary stand in for portsentry.
+func TestMain(m *testing.M) {
+	switch os.Getenv("HARNESS_FAKE") {
+	case "":
+		os.Exit(m.Run())
+	case "dies":
+		fmt.Fprintln(os.Stderr, "bad.conf:1: no")
+		os.Exit(1)
+	}
+	if slices.Contains(os.Args, "status") {
+		fmt.Println(`{"version":"3","bans":2,"counters":[{"name":"a_total","help":"x","value":5,"loss":true}]}`)
+		return
+	}
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, os.Interrupt)
+	fmt.Println("Portsentry 3.0.0 (fake)")
+	fmt.Println(ReadyLine)
+	for i := range fakeLines {
+		fmt.Printf("%s198.51.100.%d] and so on\n", ScanPrefix, i%256)
+	}
+	fmt.Print("no newline yet")
+	<-stop
+	if os.Getenv("HARNESS_FAKE") == "fails" {
+		os.Exit(3)
+	}
+}
+
+const fakeLines = 20_000
+
+func fake(how string) Options {
+	return Options{Binary: os.Args[0], Env: []string{"HARNESS_FAKE=" + how}, Config: map[string]string{"TCP_PORTS": "1"}}
+}
+
+func TestDaemon(t *testing.T) {
+	d := MustStart(t, fake("works"))
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	n := 0
+	_, err := d.WaitLine(ctx, func(line string) bool {
+		if strings.HasPrefix(line, ScanPrefix) {
+			n++
+		}
+		return n == fakeLines
+	})
+	if err != nil {
+		t.Fatalf("after %d lines: %v", n, err)
+	}
+	if n, err := d.Out.Scans(); n != fakeLines || err != nil {
+		t.Errorf("%d scans, %v", n, err)
+	}
+	lines, err := d.Out.Lines()
+	if err != nil || len(lines) != fakeLines+2 || lines[1] != ReadyLine {
+		t.Errorf("%d lines, %v", len(lines), err)
+	}
+	u, err := d.Usage()
+	if err != nil || u.Processes != 1 || u.RSS < 1<<20 || u.CPU <= 0 {
+		t.Errorf("usage is %+v, %v", u, err)
+	}
+	if d.ReadyAfter <= 0 || d.PID() <= 0 {
+		t.Errorf("ready after %v, PID %d", d.ReadyAfter, d.PID())
+	}
+	short, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
+	defer cancel()
+	if _, err := d.WaitLine(short, func(string) bool { return false }); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a line that never comes: %v", err)
+	}
+	if err := d.Stop(); err != nil {
+		t.Error(err)
+	}
+	if _, err := d.WaitLine(ctx, func(string) bool { return false }); !errors.Is(err, ErrExited) {
+		t.Errorf("a line of a dead daemon: %v", err)
+	}
+}
+
+func TestStatus(t *testing.T) {
+	d := MustStart(t, fake("works"))
+	s, err := d.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v, ok := s.Counter("a_total"); v != 5 || !ok || s.Bans != 2 {
+		t.Errorf("%+v", s)
+	}
+	if v, ok := s.Counter("b_total"); v != 0 || ok {
+		t.Errorf("a counter that is not there: %d, %v", v, ok)
+	}
+}
+
+func TestFailures(t *testing.T) {
+	o := fake("dies")
+	o.Dir = t.TempDir()
+	if _, err := Start(t.Context(), o); !errors.Is(err, ErrExited) || !strings.Contains(err.Error(), "bad.conf:1") {
+		t.Errorf("a daemon that dies: %v", err)
+	}
+	o = fake("fails")
+	o.Dir = t.TempDir()
+	d, err := Start(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Stop(); err == nil || !strings.Contains(err.Error(), "exit status 3") {
+		t.Errorf("a daemon that fails to stop: %v", err)
+	}
+	d = MustStart(t, fake("works"))
+	d.Kill() // and no complaint at the end
+}
+
+func TestWriteConfig(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c")
+	if err := WriteConfig(path, map[string]string{"B": "1", "A": "x y"}); err != nil {
+		t.Fatal(err)
+	}
+	b, _ := os.ReadFile(path)
+	if d := cmp.Diff("A=\"x y\"\nB=\"1\"\n", string(b)); d != "" {
+		t.Error(d)
+	}
+	if err := WriteConfig(path, map[string]string{"A": `say "x"`}); err == nil {
+		t.Error("a quote in a value is no error")
+	}
+}
+
+func TestParseStat(t *testing.T) {
+	for _, c := range []struct {
+		in   string
+		want stat
+		ok   bool
+	}{
+		{"7 (portsentry) S 1 7 7 0 -1 4194560 1 2 3 4 50 60 70 80 20 0", stat{1, 1500 * time.Millisecond}, true},
+		{"7 (a) b (c)) S 42 7 7 0 -1 4194560 1 2 3 4 50 60 0 1 20 0", stat{42, 10 * time.Millisecond}, true},
+		{"", stat{}, false},
+		{"7 (x) S 1", stat{}, false},
+		{"7 (x) S one 7 7 0 -1 4194560 1 2 3 4 50 60 70 80 20 0", stat{}, false},
+	} {
+		got, err := parseStat([]byte(c.in))
+		if got != c.want || (err == nil) != c.ok {
+			t.Errorf("%q: %+v, %v", c.in, got, err)
+		}
+	}
+}
+
+func TestParseRSS(t *testing.T) {
+	for in, want := range map[string]int64{
+		"Name:\tx\nVmRSS:\t    2048 kB\nThreads:\t1\n": 2 << 20,
+		"Name:\tkthread\n": 0,
+		"\nVmRSS:":         0,
+	} {
+		if got := parseRSS([]byte(in)); got != want {
+			t.Errorf("%q: %d, want %d", in, got, want)
+		}
+	}
+}
+
+func TestTree(t *testing.T) {
+	stats := map[int]stat{1: {}, 5: {ppid: 1}, 6: {ppid: 5}, 7: {ppid: 6}, 8: {ppid: 1}}
+	got := tree(stats, 5)
+	slices.Sort(got)
+	if d := cmp.Diff([]int{5, 6, 7}, got); d != "" {
+		t.Error(d)
+	}
+}
+
+func ExampleStatus_Counter() {
+	s := Status{view.Status{Counters: []view.Counter{{Name: "ring_lost_total", Value: 3}}}}
+	fmt.Println(s.Counter("ring_lost_total"))
+	// Output: 3 true
+}
