@@ -10,8 +10,10 @@ import (
 	"portsentry/internal/capture"
 	"portsentry/internal/decode"
 	"portsentry/internal/detect"
+	"portsentry/internal/judge"
 	"portsentry/internal/respond"
 	"portsentry/internal/respond/nft"
+	"portsentry/internal/store"
 	"portsentry/internal/store/textfile"
 )
 
@@ -49,10 +51,14 @@ func (d *daemon) restore() {
 		defer cancel()
 		bans, err := d.table.Existing(ctx)
 		if err != nil {
-			d.problems.set("restore", fmt.Sprintf("bans of an earlier run stay in the kernel until they end, but are not listed: %v", err))
-			return
+			d.problems.set("restore", fmt.Sprintf("some bans of an earlier run stay in the kernel until they end, but are not listed: %v", err))
+		}
+		listed := make(map[netip.Addr]textfile.BlockedEntry, len(d.blockedBefore))
+		for _, e := range d.blockedBefore {
+			listed[e.Host] = e
 		}
 		for _, b := range bans {
+			remember(&b, listed[b.Prefix.Addr()], d.started)
 			rows = append(rows, respond.InForce{Ban: b, Methods: []string{d.table.Name()}})
 			standing[b.Prefix.Addr()] = true
 		}
@@ -70,6 +76,20 @@ func (d *daemon) restore() {
 	}
 	d.blockedBefore = nil
 	d.responder.Restore(rows)
+}
+
+// remember fills in what the kernel does not keep about a ban, as far as the
+// blocked file has it.
+func remember(b *respond.Ban, e textfile.BlockedEntry, now time.Time) {
+	b.Since, b.Times, b.Evidence = now, 1, judge.E1
+	if b.Strength == judge.Full {
+		b.Evidence = judge.E2
+	}
+	b.Reason = "taken over from an earlier run"
+	if e.Host.IsValid() {
+		b.Since, b.Port, b.Proto = e.Since, e.Port, e.Proto
+		b.Reason += fmt.Sprintf(": %s port %d", store.ProtoName(e.Proto), e.Port)
+	}
 }
 
 // closeTable leaves the bans and takes the trap rule away.

@@ -130,7 +130,7 @@ func (d *daemon) Unban(ctx context.Context, who view.Caller, a netip.Addr) ([]vi
 	lifted, err := d.responder.Unban(ctx, a)
 	out := make([]view.Ban, len(lifted))
 	for i, l := range lifted {
-		out[i] = banRow(respond.InForce{Ban: l.Ban, Lasting: l.Left})
+		out[i] = banRow(l)
 	}
 	if len(lifted) > 0 {
 		d.log.Notice(fmt.Sprintf("adminalert: %s is no longer banned, by uid %d (pid %d)", a, who.UID, who.PID))

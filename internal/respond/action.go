@@ -57,7 +57,7 @@ type Outcome struct {
 	// Deferred: the sighting waited for the owner's steps and is not recorded
 	// yet. Set only in what the later callback of Answer gets.
 	Deferred bool
-	Actions []Action
+	Actions  []Action
 }
 
 // String is the step by the key that configures it.

@@ -27,6 +27,7 @@ type entry struct {
 	done     []Step // owner's steps that succeeded and have not been undone
 	failed   []Step // owner's steps to be tried again with the next hit
 	inFlight bool   // an Order for this prefix is with the runner
+	foreign  bool   // a line that was in hosts.deny before us keeps the host out; it is not ours to undo
 
 	// decided is the time of the packet that led to the ban, unix nanoseconds:
 	// what comes later from this source runs into the ban and is only counted.
@@ -165,6 +166,9 @@ func (e *entry) covers(strength judge.Strength, scope judge.Scope, now time.Time
 	}
 	return false
 }
+
+// stands reports whether something other than a native ban keeps the host out.
+func (e *entry) stands() bool { return len(e.done) > 0 || e.foreign }
 
 // dueHeap orders entries by when the book has to act on them.
 type dueHeap []*entry

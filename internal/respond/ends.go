@@ -7,23 +7,6 @@ import (
 	"time"
 )
 
-// undoable reports whether everything the owner's steps began for e can be
-// ended by us. A line in hosts.deny always can; a command needs its undo.
-func (r *Responder) undoable(e *entry) bool {
-	return len(r.lasting(e)) == 0
-}
-
-// lasting are the steps of e that only a person can undo.
-func (r *Responder) lasting(e *entry) []Step {
-	var out []Step
-	for _, s := range e.done {
-		if s == StepRoute && !r.plan.RouteUndo || s == StepCommand && !r.plan.CommandUndo {
-			out = append(out, s)
-		}
-	}
-	return out
-}
-
 // undo are the steps that end what e began.
 func (r *Responder) undo(e *entry) []Step {
 	var out []Step
@@ -83,7 +66,7 @@ func (r *Responder) expire() time.Duration {
 func (r *Responder) end(e *entry, now time.Time) {
 	wasNative := e.native
 	e.native = false
-	left := r.lasting(e)
+	left := r.plan.lasting(e.done)
 	if wasNative {
 		left = slices.DeleteFunc(left, func(s Step) bool { return s == StepCommand })
 	}
@@ -124,18 +107,14 @@ func (r *Responder) submitUndo(e *entry, steps []Step) bool {
 	})
 }
 
-// Lifted is one ban that Unban took away.
-type Lifted struct {
-	Ban  Ban
-	Left []Step // what an owner's command began and no undo is configured for
-}
-
-// Unban lifts the ban of a, and that of the /64 it lies in, at once. What the
-// owner's steps began is undone by the runner; ledger hears of it.
-func (r *Responder) Unban(ctx context.Context, a netip.Addr) ([]Lifted, error) {
+// Unban lifts the ban of a, and that of the /64 it lies in, at once, and says
+// what was in force. What the owner's steps began is undone by the runner; the
+// ledger hears of it.
+func (r *Responder) Unban(ctx context.Context, a netip.Addr) ([]InForce, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var out []Lifted
+	now := time.Now()
+	var out []InForce
 	for range 2 { // the address itself, then its /64
 		e := r.book.find(a)
 		if e == nil {
@@ -148,16 +127,17 @@ func (r *Responder) Unban(ctx context.Context, a netip.Addr) ([]Lifted, error) {
 				}
 			}
 		}
+		row := r.row(e, now)
 		steps := r.undo(e)
 		if len(steps) > 0 && !r.submitUndo(e, steps) {
 			return out, ErrBusy
 		}
-		r.book.remove(e, time.Now())
+		r.book.remove(e, now)
 		delete(r.book.past, e.ban.Prefix) // a person forgave it
 		if len(steps) == 0 {
 			r.ledger.Ended(e.ban, e.host, nil)
 		}
-		out = append(out, Lifted{Ban: e.ban, Left: r.lasting(e)})
+		out = append(out, row)
 	}
 	return out, nil
 }
@@ -170,26 +150,27 @@ type InForce struct {
 	Lasting []Step   // those that only a person can undo
 }
 
-// List gives the book in the order of its prefixes.
+// row is e as it stands now.
+func (r *Responder) row(e *entry, now time.Time) InForce {
+	row := InForce{Ban: e.ban, Steps: slices.Clone(e.done), Lasting: r.plan.lasting(e.done)}
+	if e.native && now.Before(e.ban.Until) {
+		for _, m := range r.methods {
+			row.Methods = append(row.Methods, m.Name())
+		}
+	}
+	return row
+}
+
+// List gives what is in force, in the order of prefixes.
 func (r *Responder) List() []InForce {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var names []string
-	for _, m := range r.methods {
-		names = append(names, m.Name())
-	}
 	now := time.Now()
 	out := make([]InForce, 0, len(r.book.entries))
 	for _, e := range r.book.entries {
-		native := e.native && now.Before(e.ban.Until)
-		if !native && len(e.done) == 0 {
-			continue
+		if row := r.row(e, now); len(row.Methods) > 0 || e.stands() {
+			out = append(out, row)
 		}
-		row := InForce{Ban: e.ban, Steps: slices.Clone(e.done), Lasting: r.lasting(e)}
-		if native {
-			row.Methods = names
-		}
-		out = append(out, row)
 	}
 	slices.SortFunc(out, func(a, b InForce) int { return a.Ban.Prefix.Compare(b.Ban.Prefix) })
 	return out

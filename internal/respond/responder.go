@@ -130,13 +130,13 @@ func (r *Responder) Answer(ctx context.Context, v *judge.Verdict, kernelSays boo
 			return o, false
 		case len(e.failed) > 0:
 			return o, r.retry(e, later)
-		case len(e.done) > 0:
+		case e.stands():
 			o.Blocked, o.Already = true, true
 			return o, false
 		}
 	}
 	steps := r.steps(v)
-	if len(steps) == 0 || e != nil && (e.inFlight || len(e.done) > 0) {
+	if len(steps) == 0 || e != nil && (e.inFlight || e.stands()) {
 		return o, false
 	}
 	if e == nil {
@@ -201,7 +201,8 @@ func (r *Responder) banNative(ctx context.Context, v *judge.Verdict, now time.Ti
 		return nil
 	}
 	if old != nil { // same prefix, stronger, wider or again after its native part ended
-		e.done, e.failed, e.inFlight, e.order, e.host = old.done, old.failed, old.inFlight, old.order, old.host
+		e.done, e.failed, e.foreign = old.done, old.failed, old.foreign
+		e.inFlight, e.order, e.host = old.inFlight, old.order, old.host
 		e.ban.Strength = max(e.ban.Strength, old.ban.Strength)
 	}
 	e.ban.Until = now.Add(v.Length)

@@ -293,7 +293,7 @@ func TestUnban(t *testing.T) {
 	r.Answer(t.Context(), v, false, func(Outcome) {})
 	q.finish(0)
 	lifted, err := r.Unban(t.Context(), v.Sighting.Src)
-	if err != nil || len(lifted) != 1 || !slices.Equal(lifted[0].Left, []Step{StepRoute}) {
+	if err != nil || len(lifted) != 1 || !slices.Equal(lifted[0].Lasting, []Step{StepRoute}) {
 		t.Fatalf("Unban = %+v, %v; a route without undo is left", lifted, err)
 	}
 	if len(m.bans) != 0 || len(r.List()) != 0 || !slices.Equal(q.orders[1].Steps, []Step{StepCommandUndo, StepHostsDenyUndo}) {
@@ -391,6 +391,30 @@ func TestRestore(t *testing.T) {
 		synctest.Wait()
 		if len(l.ended) != 1 || len(r.List()) != 0 {
 			t.Errorf("its end: %v, %v", l.ended, r.List())
+		}
+	})
+}
+
+// A line that the administrator wrote himself keeps the host out, and stays
+// when our ban ends.
+func TestForeignHostsDenyLineStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := &fakeRunner{room: 9}
+		r := New(nil, q, PlanFrom(&config.Config{KillHostsDeny: "h"}), &ledger{})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go r.Run(ctx)
+		v := verdict(scanner, judge.Soft, config.BlockBan)
+		var got Outcome
+		r.Answer(ctx, v, false, func(o Outcome) { got = o })
+		q.done[0]([]Action{{Step: StepHostsDeny, Host: v.Sighting.Src, Skipped: true}})
+		if !got.Blocked || len(r.List()) != 1 {
+			t.Errorf("a host that is kept out already: %+v, %d rows", got, len(r.List()))
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if len(q.orders) != 1 || len(r.List()) != 0 {
+			t.Errorf("%d orders, %d rows; somebody else's line is not ours to take out", len(q.orders), len(r.List()))
 		}
 	})
 }

@@ -22,7 +22,7 @@ func (r *Responder) submit(e *entry, steps []Step, deferred bool, later func(Out
 	if !ok {
 		r.stats.RefusedBusy++
 		e.failed = steps
-		if !e.native && len(e.done) == 0 {
+		if !e.native && !e.stands() {
 			r.book.remove(e, time.Now())
 		}
 	}
@@ -37,7 +37,7 @@ func (r *Responder) retry(e *entry, later func(Outcome)) (deferred bool) {
 	}
 	steps := e.failed
 	e.failed = nil
-	deferred = !e.native && len(e.done) == 0
+	deferred = !e.native && !e.stands()
 	return r.submit(e, steps, deferred, later) && deferred
 }
 
@@ -48,20 +48,22 @@ func (r *Responder) finished(e *entry, actions []Action) Outcome {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e.inFlight = false
-	before := len(e.done)
+	before := e.stands()
 	for _, a := range actions {
 		switch {
 		case a.Err != nil:
 			r.stats.StepsFailed++
 			e.failed = append(e.failed, a.Step)
-		case a.Skipped && a.Step != StepHostsDeny:
+		case a.Skipped && a.Step == StepHostsDeny:
+			e.foreign = true
+		case a.Skipped:
 		default:
 			e.done = append(e.done, a.Step)
 		}
 	}
 	native := e.native && now.Before(e.ban.Until)
-	o := Outcome{Blocked: native || len(e.done) > 0, Actions: actions}
-	if len(e.done) == 0 && !native {
+	o := Outcome{Blocked: native || e.stands(), Actions: actions}
+	if !e.stands() && !native {
 		if r.book.entries[e.ban.Prefix] == e {
 			if len(e.failed) == 0 {
 				r.book.remove(e, now) // everything was skipped
@@ -72,8 +74,8 @@ func (r *Responder) finished(e *entry, actions []Action) Outcome {
 		}
 		return o
 	}
-	if len(e.done) > before && !native {
-		if before == 0 {
+	if !native {
+		if !before {
 			r.stats.Bans++
 			e.ban.Until = r.commandsEnd(e)
 			r.ledger.Began(e.ban, e.host, "")
@@ -88,7 +90,7 @@ func (r *Responder) finished(e *entry, actions []Action) Outcome {
 // commandsEnd is when a ban that stands on steps alone ends: after its length
 // when all of it can be undone, else when a person says so.
 func (r *Responder) commandsEnd(e *entry) time.Time {
-	if !r.undoable(e) {
+	if len(r.plan.lasting(e.done)) > 0 {
 		return time.Time{}
 	}
 	return e.ban.Since.Add(e.length)

@@ -136,30 +136,21 @@ func (t *Table) stage(c *change, b respond.Ban) error {
 	return nil
 }
 
-// apply makes the change in one transaction. Elements go by being added and
-// then deleted: deleting what is missing fails, the kernel's "destroy" is
-// newer (6.3), and adding what exists lengthens nothing on older kernels.
+// apply makes the change in one transaction. What is banned already is taken
+// out first: adding what exists lengthens nothing on older kernels.
 func (t *Table) apply(ctx context.Context, c *change) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	return t.commit(func() error {
 		for s, els := range c.out {
-			if err := errors.Join(t.conn.SetAddElements(s, els), t.conn.SetDeleteElements(s, els)); err != nil {
+			if err := t.takeOut(s, els); err != nil {
 				return err
 			}
 		}
-		// Adding to a provisional set fails where it is full, so these are
-		// looked up instead.
 		for _, p := range c.drop {
-			_, there, err := t.get(p)
-			if err != nil {
+			if err := t.takeOutProvisional(p); err != nil {
 				return err
-			}
-			if there {
-				if err := t.conn.SetDeleteElements(p.set, []nftables.SetElement{{Key: p.key}}); err != nil {
-					return err
-				}
 			}
 		}
 		for s, els := range c.in {
@@ -169,6 +160,44 @@ func (t *Table) apply(ctx context.Context, c *change) error {
 		}
 		return nil
 	})
+}
+
+// takeOut queues the removal of elements that may not be there. Deleting what
+// is missing fails, so without "destroy" they are added before.
+func (t *Table) takeOut(s *nftables.Set, els []nftables.SetElement) error {
+	if t.destroys {
+		return t.conn.SetDestroyElements(s, els)
+	}
+	return errors.Join(t.conn.SetAddElements(s, els), t.conn.SetDeleteElements(s, els))
+}
+
+// takeOutProvisional is takeOut for a set that may be full, so that adding to
+// it may fail: without "destroy" the element is looked up.
+func (t *Table) takeOutProvisional(p place) error {
+	els := []nftables.SetElement{{Key: p.key}}
+	if t.destroys {
+		return t.conn.SetDestroyElements(p.set, els)
+	}
+	_, there, err := t.get(p)
+	if err != nil || !there {
+		return err
+	}
+	return t.conn.SetDeleteElements(p.set, els)
+}
+
+// probeDestroy finds out whether the kernel can destroy elements, which is to
+// delete them if they are there (Linux 6.3).
+func (t *Table) probeDestroy() error {
+	none := nftables.SetElement{Key: make([]byte, 4)} // 0.0.0.0 is no source
+	if err := t.conn.SetDestroyElements(t.lay.v4.full, []nftables.SetElement{none}); err != nil {
+		return err
+	}
+	err := t.conn.Flush()
+	t.destroys = err == nil
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
+		return nil
+	}
+	return err
 }
 
 // place is where an element would be.

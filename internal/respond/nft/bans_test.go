@@ -3,6 +3,7 @@ package nft
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"net/netip"
@@ -39,8 +40,26 @@ func (l *lab) has(t *Table, addr string) respond.Ban {
 
 // A ban replaces what was there: length up and down, strength, scope.
 func TestBanReplaces(t *testing.T) {
-	l := newLab(t)
-	table := l.open(traps())
+	onBothKernels(t, testBanReplaces)
+}
+
+// onBothKernels runs a test with what the kernel can do and with what one
+// before Linux 6.3 could.
+func onBothKernels(t *testing.T, test func(*testing.T, *lab, *Table)) {
+	for _, destroys := range []bool{true, false} {
+		t.Run(fmt.Sprintf("destroys=%v", destroys), func(t *testing.T) {
+			l := newLab(t)
+			table := l.open(traps())
+			if destroys && !table.destroys {
+				t.Skip("this kernel cannot destroy elements (Linux 6.3 can)")
+			}
+			table.destroys = destroys
+			test(t, l, table)
+		})
+	}
+}
+
+func testBanReplaces(t *testing.T, l *lab, table *Table) {
 	for _, p := range []string{"203.0.113.9/32", "2001:db8::9/128", "2001:db8:0:1::/64"} {
 		prefix := netip.MustParsePrefix(p)
 		inside := prefix.Addr()
@@ -96,9 +115,11 @@ func TestBanReplaces(t *testing.T) {
 
 // Confirming less than the provisional ban did takes effect at once.
 func TestConfirmLimited(t *testing.T) {
-	l := newLab(t)
+	onBothKernels(t, testConfirmLimited)
+}
+
+func testConfirmLimited(t *testing.T, l *lab, table *Table) {
 	l.serve(l.host, "tcp", "10.9.0.1:80")
-	table := l.open(traps())
 	if _, err := l.dial(l.scanner, "tcp", "10.9.0.1:1", patience); !silent(err) {
 		t.Fatalf("trap: %v, want silence", err)
 	}
@@ -283,7 +304,7 @@ func TestNATBansNobody(t *testing.T) {
 }
 
 func TestOpenWithoutPrivilege(t *testing.T) {
-	l := newLab(t)
+	newLab(t)
 	errs := make(chan error)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread ends with its lost capability
@@ -303,5 +324,4 @@ func TestOpenWithoutPrivilege(t *testing.T) {
 	} else {
 		t.Log(err)
 	}
-	_ = l
 }

@@ -69,6 +69,8 @@ type Table struct {
 	lay *layout
 	log *hitLog // nil where the kernel has no trap rules
 
+	destroys bool // the kernel can delete elements that may be missing
+
 	mu     sync.Mutex // one transaction at a time; guards conn and closed
 	conn   *nftables.Conn
 	closed bool
@@ -97,7 +99,11 @@ func Open(o Options) (*Table, error) {
 			return nil, errors.Join(hint(err), conn.CloseLasting())
 		}
 	}
-	if err := t.rebuild(); err != nil {
+	err = t.rebuild()
+	if err == nil {
+		err = t.probeDestroy()
+	}
+	if err != nil {
 		return nil, errors.Join(hint(err), t.shut())
 	}
 	return t, nil
