@@ -82,6 +82,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := d.open(); err != nil {
 		return err
 	}
+	if err := proc.DropTo(proc.NetAdmin, proc.NetRaw, proc.SysPtrace, proc.DACOverride); err != nil {
+		d.problems.set("capabilities", fmt.Sprintf("more privileges are kept than are needed: %v", err))
+	}
 	return d.run(ctx)
 }
 
@@ -97,6 +100,12 @@ func (d *daemon) open() error {
 	d.facts = &facts{watcher: w}
 	if d.peers, err = host.NewPeers(); err != nil {
 		return fmt.Errorf("who is connected: %w", err)
+	}
+	if d.config.ResolveHost {
+		d.problems.set("resolve", "RESOLVE_HOST=1: this version does not look up names; addresses are shown")
+	}
+	if d.config.Capture == config.CaptureXDP {
+		d.problems.set("capture", "CAPTURE=xdp: this version has no XDP program; AF_PACKET is used")
 	}
 	d.ignore = openIgnore(d.config.IgnoreFile)
 	d.problems.set("ignore", d.ignore.problem)

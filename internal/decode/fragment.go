@@ -9,9 +9,8 @@ import (
 
 // Bounds of the fragment table.
 const (
-	fragSlots = 128  // datagrams held
-	fragHead  = 64   // bytes of each that are kept: the longest TCP header is 60
-	fragUnits = 8192 // 8-octet units in the longest datagram
+	fragSlots = 128 // datagrams held
+	fragHead  = 64  // bytes of each that are kept: the longest TCP header is 60
 
 	// How long Linux waits for the rest of a datagram. Ours must not differ: a
 	// shorter wait could be sat out, a longer one mixes datagrams.
@@ -35,6 +34,7 @@ type piece struct {
 type fragKey struct {
 	addrs [32]byte // source and destination, 8 or 32 bytes
 	id    uint32
+	vlan  [2]uint16
 	proto uint8
 	v6    bool
 	bad   bool
@@ -45,10 +45,11 @@ type datagram struct {
 	key   fragKey
 	began int64 // frame time of its first fragment to come, unix nanoseconds
 
-	seen  [fragUnits / 64]uint64 // which 8-octet units have come
-	units int                    // how many
-	end   int                    // highest end so far, bytes; with last the length of the datagram
-	last  bool                   // the last fragment has come
+	seen  unitSet // 8-octet units that have come
+	runs  unitSet // those of them with which a run begins, see take
+	units int     // how many have come
+	end   int     // highest end so far, bytes; with last the length of the datagram
+	last  bool    // the last fragment has come
 
 	head     [fragHead]byte // the first bytes, as far as they have come
 	have     uint64         // which of them
@@ -68,16 +69,23 @@ type fragTable struct {
 	slots [fragSlots]datagram
 }
 
-// fragment takes in one fragment. The answer is Complete once per datagram:
-// with the fragment that makes its transport header whole, usually the first.
+// fragment takes in one fragment. The answer is Complete with the fragment that
+// makes the fixed transport header whole, usually the first, and once per
+// datagram. TCP options that are still to come are not waited for: a host that
+// follows RFC 8200 section 4.5 does not ask for them in the first fragment.
 //
 // Fragments that overlap are handled as Linux does in both families, and RFC
 // 5722 wants for IPv6: one that brings nothing new is passed over, so that the
 // bytes that came first count; one that reaches into earlier ones, or is empty,
-// makes everything be forgotten, itself included. Whatever is named under the
-// same key afterwards is marked Overlapping, since other systems choose other
-// bytes (RFC 1858, RFC 3128). A datagram of which all fragments have come is
-// forgotten too: the next one may use its identification.
+// makes everything be forgotten, itself included. A datagram of which all
+// fragments have come is forgotten too: the next one may use its
+// identification.
+//
+// Other systems choose other bytes (RFC 1858, RFC 3128), and Linux since 5.11
+// ignores an IPv6 first fragment without the whole header (RFC 8200 section
+// 4.5), which older ones take. So whatever is named after a contradiction is
+// marked Overlapping, and a first fragment that holds the whole header is
+// always answered, unless the same bytes were before.
 func (d *Decoder) fragment(p *Probe, addrs []byte, f piece) Status {
 	d.fragments.Add(1)
 	if f.more && f.n%8 != 0 {
@@ -90,35 +98,38 @@ func (d *Decoder) fragment(p *Probe, addrs []byte, f piece) Status {
 	if f.off+f.n > 65535 {
 		return Malformed
 	}
-	key := fragKey{id: p.IPID, v6: p.IsIPv6(), bad: p.Marks&BadIPChecksum != 0}
-	copy(key.addrs[:], addrs)
-	if !key.v6 {
-		key.proto = p.Proto
+	alone := false // f needs no other fragment, or gets none
+	if f.off == 0 && f.n > 0 {
+		_, _, alone, _ = p.header(f.next, f.b)
+		alone = alone || len(f.b) < f.n
 	}
-	i := d.find(&key, p.Time)
-	g := &d.frags.slots[i]
-	if g.units == 0 {
-		g.began = p.Time
-	}
+	g, i := d.find(p, addrs)
 	switch fresh, clash := g.take(f); {
 	case clash:
 		d.overlaps.Add(1)
 		g.reset()
 		g.overlapped = true
-		return Fragment
-	case !fresh:
-		if !g.done && g.differs(f) {
-			d.overlaps.Add(1)
-			g.overlapped = true
+		if !alone {
+			return Fragment
 		}
-		return Fragment
+		g.take(f)
+	case !fresh:
+		if !g.differs(f) {
+			return Fragment
+		}
+		d.overlaps.Add(1)
+		g.overlapped = true
+		if !alone {
+			return Fragment
+		}
+		g.done = false
 	}
 	g.keep(f)
 	g.options = g.options || p.IPOptions == Yes
 	whole := g.whole()
 	st := Fragment
 	if !g.done {
-		st = g.answer(p, f, whole)
+		st = g.answer(p, f, alone, whole)
 		g.done = st != Fragment
 	}
 	if whole {
@@ -127,26 +138,34 @@ func (d *Decoder) fragment(p *Probe, addrs []byte, f piece) Status {
 	return st
 }
 
-// find returns the slot of key's datagram, a new one if need be.
-func (d *Decoder) find(key *fragKey, now int64) int {
-	t := &d.frags
-	tag := key.tag()
+// find returns the datagram that p is a fragment of, a new one if need be, and
+// its slot.
+func (d *Decoder) find(p *Probe, addrs []byte) (*datagram, int) {
+	key := fragKey{id: p.IPID, vlan: p.VLAN, v6: p.IsIPv6(), bad: p.Marks&BadIPChecksum != 0}
+	copy(key.addrs[:], addrs)
+	if !key.v6 {
+		key.proto = p.Proto
+	}
+	t, tag := &d.frags, key.tag()
 	for i := range t.tags {
-		if t.tags[i] == tag && t.slots[i].key == *key {
-			if !t.slots[i].old(now) {
-				return i
+		if g := &t.slots[i]; t.tags[i] == tag && g.key == key {
+			if g.units == 0 {
+				g.began = p.Time
 			}
-			d.forget(i, now)
+			if !g.old(p.Time) {
+				return g, i
+			}
+			d.forget(i, p.Time)
 		}
 	}
 	i := t.next
 	t.next = (i + 1) % fragSlots
-	d.forget(i, now)
+	d.forget(i, p.Time)
 	g := &t.slots[i]
 	g.reset()
-	g.key, g.overlapped, g.options = *key, false, false
+	g.key, g.began, g.overlapped, g.options = key, p.Time, false, false
 	t.tags[i] = tag
-	return i
+	return g, i
 }
 
 // forget frees slot i and counts what was lost by it.
@@ -190,7 +209,7 @@ func (g *datagram) old(now int64) bool {
 // reset forgets all fragments, but not of which datagram and that they
 // contradicted each other.
 func (g *datagram) reset() {
-	g.seen = [fragUnits / 64]uint64{}
+	g.seen, g.runs = unitSet{}, unitSet{}
 	g.units, g.end, g.last, g.have, g.firstLen = 0, 0, false, 0, 0
 	g.done = false
 }
@@ -198,34 +217,33 @@ func (g *datagram) reset() {
 // whole reports whether every fragment has come.
 func (g *datagram) whole() bool { return g.last && g.units == (g.end+7)/8 }
 
-// take notes the units of f as seen. fresh: none of them was; clash: some were
-// and others not, or f contradicts the end of the datagram or is empty.
+// take notes the units of f as seen. fresh: none of them was; clash: f makes
+// Linux drop the datagram, because some were seen and others not, because f is
+// empty or because it contradicts the end of the datagram. Neither: f brings
+// nothing new. Linux (inet_frag_queue_insert) joins fragments to a run only
+// where one continues the last of all, and takes a fragment for a duplicate
+// only where it lies within one run.
 func (g *datagram) take(f piece) (fresh, clash bool) {
 	end := f.off + f.n
 	switch {
-	case f.n == 0:
-		return false, true
-	case !f.more && (end < g.end || g.last && end != g.end), f.more && g.last && end > g.end:
+	case f.n == 0,
+		!f.more && (end < g.end || g.last && end != g.end),
+		f.more && g.last && end > g.end:
 		return false, true
 	case !f.more:
 		g.last = true
 	}
-	g.end = max(g.end, end)
 	lo, hi := f.off/8, (end+7)/8
-	before := 0
-	for w := lo / 64; w <= (hi-1)/64; w++ {
-		m := ^uint64(0)
-		if w == lo/64 {
-			m <<= lo % 64
-		}
-		if w == (hi-1)/64 {
-			m &= ^uint64(0) >> (63 - (hi-1)%64)
-		}
-		before += bits.OnesCount64(g.seen[w] & m)
-		g.seen[w] |= m
+	if before := g.seen.count(lo, hi); before > 0 {
+		return false, before < hi-lo || g.runs.count(lo+1, hi) > 0
 	}
-	g.units += hi - lo - before
-	return before == 0, before != 0 && before != hi-lo
+	g.seen.add(lo, hi)
+	if g.units == 0 || f.off != g.end {
+		g.runs.add(lo, lo+1)
+	}
+	g.units += hi - lo
+	g.end = max(g.end, end)
+	return true, false
 }
 
 // headPart is the part of f that belongs into head, and which bytes of head it
@@ -238,7 +256,7 @@ func (f piece) headPart() (b []byte, mask uint64) {
 	return b, (1<<len(b) - 1) << f.off
 }
 
-// keep stores the bytes of f that belong to the head. None of them is there.
+// keep stores the bytes of f that belong to the head.
 func (g *datagram) keep(f piece) {
 	b, mask := f.headPart()
 	copy(g.head[min(f.off, fragHead):], b)
@@ -255,36 +273,25 @@ func (g *datagram) differs(f piece) bool {
 }
 
 // answer reads the transport header as far as it has come; f came last.
-// Fragment means that more is needed. Extension headers behind the fragment
-// header may lie in several fragments too, within head: hosts that follow RFC
-// 8200 section 4.5 discard such packets anyway.
-func (g *datagram) answer(p *Probe, f piece, whole bool) Status {
+// Fragment means that more is needed. IPv6 extension headers behind the
+// fragment header may lie in several fragments too, as far as head goes.
+func (g *datagram) answer(p *Probe, f piece, alone, whole bool) Status {
 	if g.firstLen == 0 {
 		return Fragment // the first fragment is yet to come
 	}
-	b, cut := g.head[:bits.TrailingZeros64(^g.have)], false
-	if f.off == 0 && len(f.b) >= len(b) {
-		b, cut = f.b, len(f.b) < f.n
+	b := g.head[:bits.TrailingZeros64(^g.have)]
+	if alone {
+		b = f.b
 	}
-	c := chain{next: g.next}
-	if p.IsIPv6() {
-		var st Status
-		if c, st = walk(p, b, c); st == Truncated && !whole && !cut {
-			return Fragment
-		} else if st != Complete {
-			return st
-		}
-		if c.next == extFragment {
-			return Malformed // one a packet
-		}
-	}
-	p.Proto = c.next
-	fixed, want := p.headerLen(b[c.off:])
-	if len(b)-c.off < want && !whole && !cut {
+	off, fixed, enough, st := p.header(g.next, b)
+	if !enough && !whole && !alone {
 		return Fragment
 	}
+	if st != Complete {
+		return st
+	}
 	p.Marks |= Fragmented
-	if g.firstLen < c.off+fixed {
+	if g.firstLen < off+fixed {
 		p.Marks |= TinyFragment
 	}
 	if g.overlapped {
@@ -293,5 +300,23 @@ func (g *datagram) answer(p *Probe, f piece, whole bool) Status {
 	if g.options {
 		p.IPOptions = Yes
 	}
-	return transport(p, segment{b: b[c.off:], n: g.end - c.off, open: !whole})
+	return transport(p, segment{b: b[off:], n: g.end - off, open: !whole})
+}
+
+// header finds the transport header of a datagram that begins with next and,
+// as far as is known, b: its offset and length without options. enough: b holds
+// it, or more bytes would not change the answer.
+func (p *Probe) header(next uint8, b []byte) (off, fixed int, enough bool, st Status) {
+	c := chain{next: next}
+	if p.IsIPv6() {
+		if c, st = walk(p, b, c); st != Complete {
+			return 0, 0, st != Truncated, st
+		}
+		if c.next == extFragment {
+			return 0, 0, true, Malformed // one a packet
+		}
+	}
+	p.Proto = c.next
+	fixed = p.headerLen()
+	return c.off, fixed, len(b)-c.off >= fixed, Complete
 }

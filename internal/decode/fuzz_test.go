@@ -1,6 +1,7 @@
 package decode
 
 import (
+	"bytes"
 	"encoding/binary"
 	"maps"
 	"slices"
@@ -179,49 +180,71 @@ func FuzzFragments(f *testing.F) {
 // model is one datagram, byte by byte.
 type model struct {
 	bytes map[int]byte
+	runs  [][2]int // as Linux joins fragments, the one with the highest offset last
 	end   int
 	last  bool
 	done  bool
 }
 
-// add takes in a fragment. It returns the bytes from the start when they hold
-// the transport header for the first time, and whether all fragments are there.
+// add takes in a fragment. It returns the bytes from the start when they are to
+// be answered, and whether all fragments are there.
 func (m *model) add(off int, more bool, b []byte) (header []byte, whole bool) {
 	end := off + len(b)
+	alone := off == 0 && len(b) >= tcpLen
 	clash := len(b) == 0 || !more && (end < m.end || m.last && end > m.end) || more && m.last && end > m.end
-	known := 0
-	for i := range b {
-		if _, ok := m.bytes[off+i]; ok {
-			known++
+	duplicate := false
+	if !clash {
+		for _, r := range m.runs {
+			switch {
+			case end <= r[0] || off >= r[1]:
+			case off >= r[0] && end <= r[1]:
+				duplicate = true
+			default:
+				clash = true
+			}
 		}
+		m.last = m.last || !more
 	}
-	if clash || known > 0 && known < len(b) {
+	if clash {
 		*m = model{bytes: map[int]byte{}}
-		return nil, false
+		if !alone {
+			return nil, false
+		}
+		m.last = !more
 	}
-	m.last = m.last || !more
-	m.end = max(m.end, end)
-	if known > 0 {
-		return nil, false
+	if duplicate && !clash {
+		if !alone || bytes.Equal(b[:min(len(b), fragHead)], m.prefix()[:min(len(b), fragHead)]) {
+			return nil, false
+		}
+		m.done = false
+	} else if n := len(m.runs); n > 0 && m.runs[n-1][1] == off {
+		m.runs[n-1][1] = end
+	} else {
+		m.runs = append(m.runs, [2]int{off, end})
+		slices.SortFunc(m.runs, func(a, b [2]int) int { return a[0] - b[0] })
 	}
 	for i, v := range b {
-		m.bytes[off+i] = v
-	}
-	whole = m.last && len(m.bytes) == m.end
-	for {
-		v, ok := m.bytes[len(header)]
-		if !ok {
-			break
+		if _, ok := m.bytes[off+i]; !ok || off+i < fragHead {
+			m.bytes[off+i] = v
 		}
-		header = append(header, v)
 	}
-	want := tcpLen
-	if len(header) > 12 {
-		want = max(tcpLen, int(header[12]>>4)*4)
-	}
-	if m.done || len(header) < want && !whole {
+	m.end = max(m.end, end)
+	whole = m.last && len(m.bytes) == m.end
+	header = m.prefix()
+	if m.done || len(header) < tcpLen && !whole {
 		return nil, whole
 	}
 	m.done = true
 	return header, whole
+}
+
+// prefix is what has come without a gap.
+func (m *model) prefix() (b []byte) {
+	for {
+		v, ok := m.bytes[len(b)]
+		if !ok {
+			return b
+		}
+		b = append(b, v)
+	}
 }

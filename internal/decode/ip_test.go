@@ -141,7 +141,7 @@ func ipv6Packets() []packet {
 		{name: "chain without end", b: v6{60, repeat(ext(60, 8), 9)}.bytes(), want: Truncated},
 		{name: "ESP", b: v6{50, syn}.bytes(), want: Unknown},
 		{name: "ESP behind another", b: v6{60, cat(ext(50, 8), syn)}.bytes(), want: Unknown},
-		{name: "jumbogram", b: with(v6{0, cat(ext(6, 8), syn)}.bytes(), 4, 0, 0), want: Unknown},
+		{name: "length 0 and hop-by-hop, which Linux takes", b: with(v6{0, cat(ext(6, 8), syn)}.bytes(), 4, 0, 0), want: Complete, marks: x},
 		{name: "payload length 0", b: with(syn6(), 4, 0, 0), want: Truncated},
 		{name: "version 4", b: with(syn6(), 0, 0x45), want: Malformed},
 		{name: "packet ends inside TCP", b: v6{6, syn[:19]}.bytes(), want: Truncated},

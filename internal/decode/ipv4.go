@@ -14,7 +14,7 @@ func (d *Decoder) ipv4(f *capture.Frame, p *Probe, b []byte) Status {
 	hlen, total := int(b[0]&0x0f)*4, int(be16(b[2:]))
 	if total == 0 {
 		// Segments bigger than the field, before the card cuts them up.
-		total = len(b) + max(0, f.WireLen-len(f.Data))
+		total = len(b) + missing(f)
 	}
 	switch {
 	case b[0]>>4 != 4, hlen < 20, total < hlen:
@@ -38,6 +38,9 @@ func (d *Decoder) ipv4(f *capture.Frame, p *Probe, b []byte) Status {
 	frag := be16(b[6:])
 	p.DF = frag&df != 0
 	if frag&(mf|offset) != 0 {
+		if s.lies(f) {
+			return Truncated
+		}
 		return d.fragment(p, b[12:20], piece{
 			b: s.b, n: s.n, off: int(frag&offset) * 8, more: frag&mf != 0, next: p.Proto,
 		})
@@ -58,3 +61,10 @@ func (p *Probe) cut(b []byte, n int) segment {
 	}
 	return segment{b: b, n: n}
 }
+
+// missing is how many bytes of the frame were not captured.
+func missing(f *capture.Frame) int { return max(0, f.WireLen-len(f.Data)) }
+
+// lies reports whether the packet, not the capture, ends before its IP length
+// says. No host takes it, so as a fragment it must not stand in for a real one.
+func (s segment) lies(f *capture.Frame) bool { return len(s.b) < s.n && missing(f) == 0 }

@@ -36,7 +36,9 @@ func (d *Decoder) ipv6(f *capture.Frame, p *Probe, b []byte) Status {
 	}
 	n, next := int(be16(b[4:])), b[6]
 	if n == 0 && next == extHopByHop {
-		return Unknown // a jumbogram (RFC 2675)
+		// A jumbogram (RFC 2675), or so it seems: Linux takes the packet as
+		// long as the frame, even without the option.
+		n = len(b) - ipv6FixedLen + missing(f)
 	}
 	p.Src = netip.AddrFrom16([16]byte(b[8:24]))
 	p.Dst = netip.AddrFrom16([16]byte(b[24:40]))
@@ -54,6 +56,9 @@ func (d *Decoder) ipv6(f *capture.Frame, p *Probe, b []byte) Status {
 		at := be16(h[2:])
 		c.next, c.off, c.first = h[0], c.off+fragmentLen, false
 		if at&^6 != 0 { // not an atomic fragment, which is an ordinary packet (RFC 6946)
+			if s.lies(f) {
+				return Truncated
+			}
 			return d.fragment(p, b[8:40], piece{
 				b: s.b[c.off:], n: s.n - c.off, off: int(at &^ 7), more: at&1 != 0, next: c.next,
 			})

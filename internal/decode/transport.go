@@ -46,25 +46,20 @@ func (p *Probe) isICMP() bool {
 	return p.Proto == ProtoICMP
 }
 
-// headerLen is the length of p's transport header: fixed without options, want
-// with those that b announces, as far as b goes.
-func (p *Probe) headerLen(b []byte) (fixed, want int) {
+// headerLen is the length of p's transport header without options.
+func (p *Probe) headerLen() int {
 	switch p.Proto {
 	case ProtoTCP:
-		want = tcpLen
-		if len(b) > 12 {
-			want = max(tcpLen, int(b[12]>>4)*4)
-		}
-		return tcpLen, want
+		return tcpLen
 	case ProtoUDP:
-		return udpLen, udpLen
+		return udpLen
 	case ProtoSCTP:
-		return sctpLen, sctpLen + 1 // and the type of the first chunk
+		return sctpLen
 	}
 	if p.isICMP() {
-		return icmpLen, icmpLen
+		return icmpLen
 	}
-	return 0, 0
+	return 0
 }
 
 // tcp reads a TCP header, RFC 9293 section 3.1.

@@ -18,8 +18,13 @@ const (
 	maxPeers  = 1 << 16
 	keepPeers = 24 * time.Hour
 
-	peerTick   = 250 * time.Millisecond // how often Run asks for new connections
-	peerResync = 15 * time.Minute       // a listing at least this often: long connections stay known
+	// How often Run asks for new connections: seldom while nobody comes, for a
+	// wake-up costs more than the question; often for a while after somebody did.
+	peerIdle   = 2 * time.Second
+	peerTick   = 250 * time.Millisecond
+	peerLively = 2 * time.Second
+
+	peerResync = 15 * time.Minute // a listing at least this often: long connections stay known
 
 	// peerShare bounds the time spent: after an answer that took t the next
 	// question waits for peerShare*t, which makes 3 % of one CPU.
@@ -51,6 +56,7 @@ type Peers struct {
 	opens    uint64    // counter of passive opens when the last listing began
 	settle   time.Time // list once more after this; zero: no need
 	listed   time.Time // start of the last listing
+	lively   time.Time // ask often until then
 	nextRead time.Time // of the counter, by Fresh
 	nextList time.Time
 	cost     time.Duration // of the last listing
@@ -150,7 +156,7 @@ func (p *Peers) Fresh() error {
 
 // Run keeps the peers up to date and tells changes until ctx ends.
 func (p *Peers) Run(ctx context.Context) error {
-	tick := time.NewTicker(peerTick)
+	tick := time.NewTimer(peerTick)
 	defer tick.Stop()
 	var next PeerChange
 	for {
@@ -169,11 +175,13 @@ func (p *Peers) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			if err := p.tick(); err != nil {
+			wait, err := p.tick()
+			if err != nil {
 				p.mu.Lock()
 				p.stats.Failed++
 				p.mu.Unlock()
 			}
+			tick.Reset(wait)
 		case <-p.wake:
 		case out <- next:
 			next = PeerChange{}
@@ -182,20 +190,26 @@ func (p *Peers) Run(ctx context.Context) error {
 }
 
 // tick lists the connections if there are new ones and the last listing was
-// long enough ago for what it cost.
-func (p *Peers) tick() error {
+// long enough ago for what it cost. It returns when to ask again.
+func (p *Peers) tick() (time.Duration, error) {
 	p.ask.Lock()
 	defer p.ask.Unlock()
 	now := time.Now()
 	opens, err := p.passiveOpens()
 	if err != nil {
-		return err
+		return peerIdle, err
+	}
+	if opens != p.opens {
+		p.lively = now.Add(peerLively)
 	}
 	due := opens != p.opens || !p.settle.IsZero() && !now.Before(p.settle) || now.Sub(p.listed) >= peerResync
-	if !due || now.Before(p.nextList) {
-		return nil
+	if due && !now.Before(p.nextList) {
+		err = p.list(opens)
 	}
-	return p.list(opens)
+	if now.Before(p.lively) {
+		return peerTick, err
+	}
+	return peerIdle, err
 }
 
 // list notes who is connected to a served port. opens is the counter as read
@@ -232,6 +246,7 @@ func (p *Peers) list(opens uint64) error {
 	p.settle = time.Time{}
 	if opens != p.opens {
 		p.settle = start.Add(peerTick / 2)
+		p.lively = start.Add(peerLively) // Run gets to it soon, whoever asked now
 	}
 	p.opens, p.listed = opens, start
 

@@ -132,7 +132,6 @@ func TestFullChecksums(t *testing.T) {
 	})
 }
 
-
 func FuzzParseAnswer(f *testing.F) {
 	for _, p := range []Packet{syn4(), syn6(), with(syn4(), udp), with(syn6(), func(p *Packet) { p.Proto = ProtoICMPv6 })} {
 		b, err := p.AppendTo(nil, nil)
@@ -150,7 +149,7 @@ func FuzzParseAnswer(f *testing.F) {
 }
 
 // TestSendKeepsOrderAndBytes reads the frames of a list off the other end as
-// they were built: tagged, with extension headers, in fragments.
+// they were built: whole, in fragments, with extension headers.
 func TestSendKeepsOrderAndBytes(t *testing.T) {
 	scanner, host := pair(t)
 	s := openTestSender(t, scanner)

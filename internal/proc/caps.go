@@ -14,6 +14,11 @@ type Capability = cap.Value
 const (
 	NetAdmin = cap.NET_ADMIN // nftables, conntrack, sock_diag of other users' sockets
 	NetRaw   = cap.NET_RAW   // packet sockets on interfaces that appear later
+	// SysPtrace: to read in /proc which address a login session came from, and
+	// which program serves a port.
+	SysPtrace = cap.SYS_PTRACE
+	// DACOverride: to open a rotated history file that belongs to another user.
+	DACOverride = cap.DAC_OVERRIDE
 )
 
 // DropTo gives up, in every thread and for good, every capability but keep: from

@@ -1,17 +1,12 @@
 package cli
 
 import (
-	"bufio"
 	"bytes"
-	"context"
 	"encoding/json"
-	"errors"
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -247,101 +242,6 @@ func TestUnban(t *testing.T) {
 		out, code, message := run(t, socket, append([]string{"unban"}, tt.args...)...)
 		if d := cmp.Diff(tt.out, out); d != "" || code != tt.code || message != tt.message {
 			t.Errorf("unban %q: exit %d %q, want %d %q (-want +got):\n%s", tt.args, code, message, tt.code, tt.message, d)
-		}
-	}
-}
-
-// With --json the answer comes through as it was, whatever is in it.
-func TestJSONIsTheAnswer(t *testing.T) {
-	const answer = `{"bans":[ {"later": "versions","may":["say","more"]}]}` + "\n"
-	socket := serve(t, map[string]any{"GET /v1/bans": answer, "GET /v1/status": answer})
-	for _, command := range []string{"bans", "status"} {
-		if out, code, message := run(t, socket, command, "--json"); out != answer || code != 0 {
-			t.Errorf("%s --json: exit %d %q, wrote %q", command, code, message, out)
-		}
-	}
-}
-
-func TestCannotAsk(t *testing.T) {
-	dead := filepath.Join(t.TempDir(), "dead")
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: dead, Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.SetUnlinkOnClose(false)
-	_ = l.Close()
-	hangsUp := serveHTTP(t, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
-	breaksOff := serveHTTP(t, func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = w.Write([]byte(`{"bans":[`))
-		_ = http.NewResponseController(w).Flush()
-		panic(http.ErrAbortHandler)
-	})
-	stranger := serveHTTP(t, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "hello", http.StatusTeapot) })
-
-	tests := []struct {
-		socket string
-		args   []string
-		want   string
-	}{
-		{"/nowhere/s", []string{"status"}, "portsentry is not running (no socket at /nowhere/s); start it with: sudo portsentry"},
-		{dead, []string{"bans"}, "portsentry is not running (nobody listens at " + dead + "); start it with: sudo portsentry"},
-		{hangsUp, []string{"bans"}, "portsentry hung up without an answer; it may be stopping: try again"},
-		{breaksOff, []string{"bans"}, "the answer broke off: unexpected EOF; it is not whole: try again"},
-		{breaksOff, []string{"bans", "--json"}, "the answer broke off: unexpected EOF; it is not whole: try again"},
-		{stranger, []string{"bans"}, "what answers at " + stranger + " does not speak as portsentry does (418 I'm a teapot)"},
-		{hangsUp, []string{"bans", "--jsno"}, "unknown flag: --jsno"},
-		{hangsUp, []string{"bans", "203.0.113.9"}, `bans takes no argument, and "203.0.113.9" is one`},
-	}
-	for _, tt := range tests {
-		out, code, message := run(t, tt.socket, tt.args...)
-		if code != 2 || message != tt.want {
-			t.Errorf("%q: exit %d %q, want 2 %q", tt.args, code, message, tt.want)
-		}
-		if out != "" && tt.socket != breaksOff {
-			t.Errorf("%q: wrote %q", tt.args, out)
-		}
-	}
-}
-
-func TestPermissionAndTimeoutAreExplained(t *testing.T) {
-	for want, err := range map[string]error{
-		"you may not open /s; root and the members of group portsentry may: try sudo": &net.OpError{Op: "dial", Err: os.ErrPermission},
-		"portsentry did not answer within 15s; it may be very busy: try again":        context.DeadlineExceeded,
-		"interrupted":                      context.Canceled,
-		"cannot ask portsentry at /s: odd": errors.New("odd"),
-	} {
-		if got := unreachable(err, "/s"); got.Error() != want || got.Code != 2 {
-			t.Errorf("%v: %d %q, want 2 %q", err, got.Code, got, want)
-		}
-	}
-}
-
-func TestSpan(t *testing.T) {
-	for want, d := range map[string]time.Duration{
-		"0 s": -time.Second, "59 s": 59*time.Second + 999*time.Millisecond, "1 min": time.Minute, "59 min": time.Hour - 1,
-		"1 h": time.Hour, "3 h 12 min": 3*time.Hour + 12*time.Minute, "1 day": 24 * time.Hour, "1 day, 1 h": 25 * time.Hour, "12 days, 3 h": 291 * time.Hour,
-	} {
-		if got := span(d); got != want {
-			t.Errorf("span(%v) = %q, want %q", d, got, want)
-		}
-	}
-}
-
-func TestTablesFitTheTerminal(t *testing.T) {
-	for width := 50; width < 200; width++ {
-		t.Setenv("COLUMNS", "")
-		var out bytes.Buffer
-		err := buffered(&out, func(w *bufio.Writer) { writeBans(w, sampleBans(), now, width, false) })
-		if err != nil {
-			t.Fatal(err)
-		}
-		for line := range strings.Lines(out.String()) {
-			if n := len(strings.TrimRight(line, "\n")); n > width {
-				t.Errorf("width %d: %d columns: %s", width, n, line)
-			}
-		}
-		if !strings.Contains(out.String(), "2001:db8:1111:2222::/64") {
-			t.Errorf("width %d: an address was cut:\n%s", width, out.String())
 		}
 	}
 }

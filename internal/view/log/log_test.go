@@ -201,6 +201,10 @@ func TestActionsLater(t *testing.T) {
 		{source, undo(respond.StepCommandUndo, "/bin/true"),
 			"adminalert: External undo command run for host: 203.0.113.9 using command: \"/bin/true\"\n"},
 		{source, respond.Action{Step: respond.StepHostsDenyUndo, Skipped: true}, ""},
+		{source, respond.Action{Step: respond.StepNative, Err: respond.ErrRate},
+			"adminalert: native ban failed for 203.0.113.9: too many new bans a second on unverified evidence\n"},
+		{source, respond.Action{Step: respond.StepRouteUndo, Text: "ip route del 203.0.113.9", Err: errExit},
+			"adminalert: KILL_ROUTE_UNDO failed for 203.0.113.9: exit status 127 (not found): \"ip route del 203.0.113.9\"\n"},
 		{source, undo(respond.StepCommand, "a\nScan from: [192.0.2.1]"),
 			"attackalert: External command run for host: 203.0.113.9 using command: \"a?Scan from: [192.0.2.1]\"\n"},
 	}

@@ -137,7 +137,10 @@ func (w *Writer) actionFailed(host netip.Addr, a *respond.Action) {
 		}
 	}
 	b := append(out.begin(), "adminalert: "...)
-	b = append(b, stepKey(a.Step)...)
+	b = append(b, a.Step.String()...)
+	if a.Step == respond.StepNative {
+		b = append(b, " ban"...)
+	}
 	b = append(b, " failed for "...)
 	b = appendAddr(b, host)
 	b = append(b, ": "...)
@@ -171,7 +174,7 @@ func (w *Writer) actionSkipped(host netip.Addr, a *respond.Action) {
 		w.out.end(append(b, " already in hosts.deny file, skipping."...))
 	case respond.StepRoute, respond.StepCommand:
 		b := append(w.out.begin(), "adminalert: "...)
-		b = append(b, stepKey(a.Step)...)
+		b = append(b, a.Step.String()...)
 		b = append(b, " not run for "...)
 		b = appendAddr(b, host)
 		if host.Is6() {
@@ -181,27 +184,6 @@ func (w *Writer) actionSkipped(host netip.Addr, a *respond.Action) {
 		}
 		w.out.end(b)
 	}
-}
-
-// stepKey is the step as the configuration file calls it.
-func stepKey(s respond.Step) string {
-	switch s {
-	case respond.StepNative:
-		return "native ban"
-	case respond.StepRoute:
-		return "KILL_ROUTE"
-	case respond.StepHostsDeny:
-		return "KILL_HOSTS_DENY"
-	case respond.StepCommand:
-		return "KILL_RUN_CMD"
-	case respond.StepNativeUndo:
-		return "end of the native ban"
-	case respond.StepRouteUndo:
-		return "KILL_ROUTE_UNDO"
-	case respond.StepHostsDenyUndo:
-		return "taking the KILL_HOSTS_DENY line out"
-	}
-	return "KILL_RUN_CMD_UNDO"
 }
 
 // appendHost appends "name/address"; without a name, the address twice.

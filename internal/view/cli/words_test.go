@@ -1,0 +1,78 @@
+package cli
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// width asks the terminal, and COLUMNS comes first.
+func TestWidth(t *testing.T) {
+	t.Setenv("COLUMNS", "")
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Skipf("needs a pseudo-terminal: %v", err)
+	}
+	defer func() { _ = master.Close() }()
+	fd := int(master.Fd())
+	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	if err == nil {
+		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
+	}
+	if err == nil {
+		err = unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: 97})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	terminal, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Skipf("needs /dev/pts: %v", err)
+	}
+	defer func() { _ = terminal.Close() }()
+	if got := width(terminal); got != 97 {
+		t.Errorf("width(terminal) = %d, want 97", got)
+	}
+	if got := width(new(bytes.Buffer)); got != 0 {
+		t.Errorf("width(no terminal) = %d, want 0", got)
+	}
+	t.Setenv("COLUMNS", "61")
+	if got := width(terminal); got != 61 {
+		t.Errorf("with COLUMNS=61, width = %d", got)
+	}
+}
+
+func TestSpan(t *testing.T) {
+	for want, d := range map[string]time.Duration{
+		"0 s": -time.Second, "59 s": 59*time.Second + 999*time.Millisecond, "1 min": time.Minute, "59 min": time.Hour - 1,
+		"1 h": time.Hour, "3 h 12 min": 3*time.Hour + 12*time.Minute, "1 day": 24 * time.Hour, "1 day, 1 h": 25 * time.Hour, "12 days, 3 h": 291 * time.Hour,
+	} {
+		if got := span(d); got != want {
+			t.Errorf("span(%v) = %q, want %q", d, got, want)
+		}
+	}
+}
+
+func TestTablesFitTheTerminal(t *testing.T) {
+	for width := 50; width < 200; width++ {
+		var out bytes.Buffer
+		err := buffered(&out, func(w *bufio.Writer) { writeBans(w, sampleBans(), now, width, false) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(out.String()) {
+			if n := len(strings.TrimRight(line, "\n")); n > width {
+				t.Errorf("width %d: %d columns: %s", width, n, line)
+			}
+		}
+		if !strings.Contains(out.String(), "2001:db8:1111:2222::/64") {
+			t.Errorf("width %d: an address was cut:\n%s", width, out.String())
+		}
+	}
+}
