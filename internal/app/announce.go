@@ -19,7 +19,6 @@ const readyLine = "Portsentry is now active and listening."
 type watching struct {
 	mu    sync.Mutex
 	links []host.Link
-	left  []host.LeftLink
 	said  bool // the ready line
 }
 
@@ -45,7 +44,8 @@ func (d *daemon) watch() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	before := names(w.links)
-	w.links, w.left = links, left
+	w.links = links
+	d.problems.quiet("watching", len(links) == 0, "nothing is watched: no interface is up and holds an address")
 	now := names(links)
 	switch {
 	case len(links) == 0 && (before != "" || !w.said):

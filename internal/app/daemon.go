@@ -98,6 +98,7 @@ func (d *daemon) open() error {
 		return fmt.Errorf("the facts of this machine: %w", err)
 	}
 	d.facts = &facts{watcher: w}
+	d.log.InterfaceName = d.facts.interfaceName
 	if d.peers, err = host.NewPeers(); err != nil {
 		return fmt.Errorf("who is connected: %w", err)
 	}
@@ -290,7 +291,7 @@ func (d *daemon) keepHouse(ctx context.Context) error {
 		case <-d.facts.watcher.Changed():
 			d.follow()
 		case c := <-d.peers.Changes():
-			d.peersChanged(c)
+			d.peersChanged(ctx, c)
 		case <-tick.C:
 			d.liftEdited(ctx)
 			if d.ignore.changed() {
@@ -320,12 +321,15 @@ func (d *daemon) follow() {
 	}
 }
 
-func (d *daemon) peersChanged(c host.PeerChange) {
+// peersChanged tells the firewall who is connected. Somebody whose connection
+// was not known yet when forged packets in his name were judged gets his served
+// ports back.
+func (d *daemon) peersChanged(ctx context.Context, c host.PeerChange) {
 	if d.table == nil {
 		return
 	}
 	err := d.table.RemovePeers(c.Removed)
-	err = errors.Join(err, d.table.AddPeers(c.Added, host.PeerKept))
+	err = errors.Join(err, d.table.AddPeers(c.Added, host.PeerKept), d.responder.Relax(ctx, c.Added))
 	if err != nil {
 		d.problems.set("peers", fmt.Sprintf("the firewall's list of connected peers is old: %v", err))
 	}

@@ -25,6 +25,16 @@ func (f *facts) hasVLANDevice(ifindex int32, vid uint16) bool {
 	return ok
 }
 
+// interfaceName is the name of the interface with this index, "" if it is gone.
+func (f *facts) interfaceName(index int32) string {
+	for _, l := range f.watcher.Snapshot().Links {
+		if l.Index == index {
+			return l.Name
+		}
+	}
+	return ""
+}
+
 // trust is whom to spare as of now.
 func (f *facts) trust(ignore []netip.Prefix) *judge.Trust {
 	s := f.watcher.Snapshot()

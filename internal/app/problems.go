@@ -35,6 +35,20 @@ func (p *problems) set(key, sentence string) {
 	}
 }
 
+// quiet states a problem, or its end, that is said elsewhere.
+func (p *problems) quiet(key string, is bool, sentence string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !is {
+		delete(p.now, key)
+		return
+	}
+	if p.now == nil {
+		p.now = make(map[string]string)
+	}
+	p.now[key] = sentence
+}
+
 // list gives the sentences in a fixed order.
 func (p *problems) list() []string {
 	p.mu.Lock()

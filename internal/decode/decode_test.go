@@ -39,8 +39,7 @@ func same(a, b Probe) bool {
 func TestTruncated(t *testing.T) {
 	var full, p, q Probe
 	for name, f := range frames() {
-		var d Decoder
-		st := d.Decode(f, &full)
+		st := empty().Decode(f, &full)
 		for n := range f.Data {
 			zeros, ones := make([]byte, len(f.Data)+64), make([]byte, len(f.Data)+64)
 			copy(zeros, f.Data[:n])
@@ -49,8 +48,7 @@ func TestTruncated(t *testing.T) {
 			}
 			a, b := *f, *f
 			a.Data, b.Data = zeros[:n], ones[:n]
-			var da, db Decoder
-			sa, sb := da.Decode(&a, &p), db.Decode(&b, &q)
+			sa, sb := empty().Decode(&a, &p), empty().Decode(&b, &q)
 			if sa != sb || p != q {
 				t.Fatalf("%s cut to %d: depends on bytes beyond: %d %+v, %d %+v", name, n, sa, p, sb, q)
 			}

@@ -114,7 +114,7 @@ func checkOrders(t *testing.T, fs []*capture.Frame, size, segLen int, marks Mark
 	whole := len(fs)*size >= segLen
 	needed := (tcpLen + size - 1) / size // the first this many
 	for _, order := range permutations(len(fs)) {
-		d := new(Decoder)
+		d := empty()
 		var in []*capture.Frame
 		want, left := -1, needed
 		for at, i := range order {

@@ -26,19 +26,17 @@ func FuzzDecode(f *testing.F) {
 			f.Add(cat(macs, u16(int(fr.EtherType)), fr.Data), uint8(capture.LinkEthernet), uint16(0), true)
 		}
 	}
-	var d1, d2 Decoder
 	f.Fuzz(func(t *testing.T, data []byte, link uint8, etherType uint16, partial bool) {
 		fr := capture.Frame{
 			Data: data, WireLen: len(data), Link: capture.Link(link % 9), EtherType: etherType,
 			VLAN: 0x1234, HasVLAN: link&0x80 != 0, ChecksumPartial: partial,
 		}
-		d1.frags.tags, d2.frags.tags = [fragSlots]uint32{}, [fragSlots]uint32{}
 		var p, q Probe
-		st := d1.Decode(&fr, &p)
+		st := empty().Decode(&fr, &p)
 		room := append(slices.Clone(data), "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"...)
 		again := fr
 		again.Data = room[:len(data)]
-		if st2 := d2.Decode(&again, &q); st != st2 || p != q {
+		if st2 := empty().Decode(&again, &q); st != st2 || p != q {
 			t.Fatalf("%d %+v, then %d %+v", st, p, st2, q)
 		}
 		if st > Malformed || p.PayloadLen < 0 || int(p.VLANs) > len(p.VLAN) {
@@ -49,8 +47,7 @@ func FuzzDecode(f *testing.F) {
 		}
 		if len(data) > 0 && p.Marks&Fragmented == 0 {
 			again.Data = room[:len(data)-1-int(etherType)%len(data)]
-			d2.frags.tags = [fragSlots]uint32{}
-			if cut := d2.Decode(&again, &q); cut == Complete && q.Marks&Fragmented == 0 && (st != Complete || !same(p, q)) {
+			if cut := empty().Decode(&again, &q); cut == Complete && q.Marks&Fragmented == 0 && (st != Complete || !same(p, q)) {
 				t.Fatalf("cut to %d: %d %+v, whole: %d %+v", len(again.Data), cut, q, st, p)
 			}
 		}
@@ -140,9 +137,8 @@ func FuzzFragments(f *testing.F) {
 	f.Add([]byte{0, 0, 0x81, 1, 0, 0, 0x81, 9, 0, 1, 0x02, 3})    // duplicate
 	f.Add([]byte{1, 0, 0x87, 1, 1, 7, 0x07, 9, 1, 0, 0x83, 0x50}) // first whole
 	f.Add([]byte{1, 0, 0x80, 1, 1, 0, 0x00, 9, 1, 0, 0x83, 0x50}) // empty
-	d := new(Decoder)
 	f.Fuzz(func(t *testing.T, script []byte) {
-		d.frags.tags = [fragSlots]uint32{}
+		d := empty()
 		m := map[int]*model{}
 		for ; len(script) >= 4; script = script[4:] {
 			id, off := int(script[0]%4), int(script[1]%16)*8
@@ -164,7 +160,7 @@ func FuzzFragments(f *testing.F) {
 			want, whole := m[id].add(off, more, b)
 			var p Probe
 			st := d.Decode(fr, &p)
-			if (st == Complete) != (want != nil && len(want) >= tcpLen) {
+			if (st == Complete) != (len(want) >= tcpLen) {
 				t.Fatalf("status %d, model %x", st, want)
 			}
 			if st == Complete && (p.SrcPort != be16(want) || p.DstPort != be16(want[2:]) || p.Flags != be16(want[12:])&0x1ff || p.Marks&Fragmented == 0) {

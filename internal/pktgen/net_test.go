@@ -250,8 +250,13 @@ func TestRefusesHostNamespace(t *testing.T) {
 // waitFor polls a condition for at most five seconds.
 func waitFor(t testing.TB, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(5 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
+	poll := time.NewTicker(time.Millisecond)
+	defer poll.Stop()
+	deadline := time.After(5 * time.Second)
+	for !ok() {
+		select {
+		case <-poll.C:
+		case <-deadline:
 			t.Fatal("nothing after 5 s")
 		}
 	}

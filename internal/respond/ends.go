@@ -2,9 +2,12 @@ package respond
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"time"
+
+	"portsentry/internal/judge"
 )
 
 // undo are the steps that end what e began.
@@ -148,6 +151,30 @@ type InForce struct {
 	Methods []string // names of native methods
 	Steps   []Step   // owner's steps that stand
 	Lasting []Step   // those that only a person can undo
+}
+
+// Relax turns native bans on unverified evidence against the addresses into
+// limited ones, for what is left of their time: their owners turned out to hold
+// a connection to a served port.
+func (r *Responder) Relax(ctx context.Context, addrs []netip.Addr) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	var errs []error
+	for _, a := range addrs {
+		e := r.book.find(a)
+		if e == nil || !e.native || !now.Before(e.ban.Until) || e.ban.Strength != judge.Soft {
+			continue
+		}
+		relaxed := e.ban
+		relaxed.Strength = judge.Limited
+		relaxed.Reason += "; limited since it has a connection to a served port"
+		for _, m := range r.methods {
+			errs = append(errs, m.Ban(ctx, relaxed))
+		}
+		e.ban = relaxed
+	}
+	return errors.Join(errs...)
 }
 
 // row is e as it stands now.

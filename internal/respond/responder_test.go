@@ -418,3 +418,17 @@ func TestForeignHostsDenyLineStays(t *testing.T) {
 		}
 	})
 }
+
+func TestRelax(t *testing.T) {
+	m := &fakeMethod{bans: map[netip.Prefix]Ban{}}
+	r := New([]Method{m}, nil, Plan{}, &ledger{})
+	v := verdict(scanner, judge.Soft, config.BlockBan)
+	r.Answer(t.Context(), v, false, never(t))
+	until := m.bans[v.Prefix].Until
+	if err := r.Relax(t.Context(), []netip.Addr{v.Sighting.Src, netip.MustParseAddr("198.51.100.1")}); err != nil {
+		t.Fatal(err)
+	}
+	if b := m.bans[v.Prefix]; b.Strength != judge.Limited || b.Until != until || len(m.bans) != 1 {
+		t.Errorf("relaxed to %+v", b)
+	}
+}

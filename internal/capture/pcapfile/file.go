@@ -119,7 +119,8 @@ func newFile(name string, r io.Reader) (*File, error) {
 // that says how many packets came before. When ctx ends first Run returns its
 // error, as the file was not read to the end.
 //
-// Frame.Time is 0 in pcapng simple packet blocks, which have no time.
+// Frame.Time is 0 in pcapng simple packet blocks, which have no time, and a
+// little off where a pcapng interface counts in powers of two (pcapgo rounds).
 // Frame.IfIndex is always 0: files number interfaces by a count of their own.
 func (f *File) Run(ctx context.Context, handle capture.Handler) error {
 	var frame capture.Frame

@@ -229,7 +229,8 @@ func TestPcapng(t *testing.T) {
 				{Time: 7e3, WireLen: 73, Link: capture.LinkRaw},
 			} {
 				got := frames[i]
-				if got.Time != want.Time || got.WireLen != want.WireLen || got.Link != want.Link || !bytes.Equal(got.Data, payload(i)) {
+				// pcapgo rounds binary fractions of a second.
+				if off := got.Time - want.Time; off > 0 || off < -1000 || i != 1 && off != 0 || got.WireLen != want.WireLen || got.Link != want.Link || !bytes.Equal(got.Data, payload(i)) {
 					t.Errorf("frame %d: %+v, want %+v", i, got, want)
 				}
 			}
@@ -371,7 +372,7 @@ func TestNoAllocationPerPacket(t *testing.T) {
 	b.Write(ngSection(binary.LittleEndian))
 	b.Write(ngInterface(binary.LittleEndian, 1, 6))
 	for i := range 1000 {
-		b.Write(ngPacket(binary.LittleEndian, 0, uint64(i), payload(i%100), 200))
+		b.Write(ngPacket(binary.LittleEndian, 0, uint64(i), payload(0), 200))
 	}
 	for name, file := range map[string][]byte{
 		"pcap":   pcap(t, 1000, layers.LinkTypeEthernet, false),
@@ -468,7 +469,9 @@ func FuzzPcap(f *testing.F) {
 }
 
 func BenchmarkRun(b *testing.B) {
-	file := pcap(b, 190, layers.LinkTypeEthernet, false)
+	const packets = 20000
+	header := pcap(b, 1, layers.LinkTypeEthernet, false)
+	file := append(header, bytes.Repeat(header[24:], packets-1)...)
 	b.ReportAllocs()
 	for b.Loop() {
 		f, err := New(bytes.NewReader(file))
@@ -479,5 +482,5 @@ func BenchmarkRun(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(190*b.N), "ns/packet")
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(packets*b.N), "ns/packet")
 }

@@ -342,7 +342,7 @@ func (l *lab) elementsOf(set string) []string {
 	l.t.Helper()
 	var keys []string
 	l.in(l.host, func() error {
-		return dump(set, func(e element) {
+		return dump(set, maxListed, func(e element) {
 			a, _ := netip.AddrFromSlice(e.key)
 			keys = append(keys, a.String())
 		})

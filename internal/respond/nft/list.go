@@ -38,7 +38,7 @@ func (t *Table) Existing(ctx context.Context) ([]respond.Ban, error) {
 	var partial error
 	for _, f := range t.lay.families() {
 		for _, s := range f.bans() {
-			err := dump(s.Name, func(e element) {
+			err := dump(s.Name, maxListed, func(e element) {
 				if b, ok := f.ban(s, e); ok {
 					bans = append(bans, b)
 				}
@@ -79,10 +79,10 @@ func (e element) until() time.Time {
 	return time.Time{}
 }
 
-// dump reads a set of our table, at most maxListed elements of it, over a
-// socket of its own: one that was left in the middle of an answer is of no
-// further use. The library's reader takes 4 KiB at a time, and has no bound.
-func dump(set string, fn func(element)) error {
+// dump reads a set of our table, and no further once it has seen most elements,
+// over a socket of its own: one that was left in the middle of an answer is of
+// no further use. The library's reader takes 4 KiB at a time and has no bound.
+func dump(set string, most int, fn func(element)) error {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
 		return err
@@ -136,7 +136,7 @@ func dump(set string, fn func(element)) error {
 			if err != nil {
 				return err
 			}
-			if n += got; n >= maxListed {
+			if n += got; n >= most {
 				return fmt.Errorf("set %s: %w", set, ErrTooMany)
 			}
 		}

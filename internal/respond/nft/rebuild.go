@@ -120,7 +120,7 @@ func (t *Table) find() (chains []*nftables.Chain, objs []nftables.Obj, sets []*n
 // carry reads a set's bans with what is left of their time.
 func carry(s *nftables.Set) ([]nftables.SetElement, error) {
 	var els []nftables.SetElement
-	err := dump(s.Name, func(e element) {
+	err := dump(s.Name, maxListed, func(e element) {
 		els = append(els, nftables.SetElement{Key: e.key, Timeout: e.timeout()})
 	})
 	return els, err

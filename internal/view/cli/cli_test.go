@@ -140,6 +140,7 @@ health    2 things above want a look
 lost      nothing
 answer    TCP: ban (BLOCK_TCP=1), UDP: log only (BLOCK_UDP=0); enforced by nothing
 bans      0 in force
+counted   nothing yet
 config    /etc/portsentry/portsentry.conf; portsentry 3.0.0
 health    ok
 `},

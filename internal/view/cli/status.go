@@ -21,10 +21,11 @@ func writeStatus(w *bufio.Writer, st *view.Status, now time.Time, width int) {
 	var losses, counts []view.Counter
 	for _, c := range st.Counters {
 		switch {
-		case !c.Loss:
-			counts = append(counts, c)
-		case c.Value > 0:
+		case c.Value == 0: // --json has them
+		case c.Loss:
 			losses = append(losses, c)
+		default:
+			counts = append(counts, c)
 		}
 	}
 	if len(losses) == 0 {
@@ -34,6 +35,9 @@ func writeStatus(w *bufio.Writer, st *view.Status, now time.Time, width int) {
 	wrapped(w, "answer", labels, printable(answer(st)), width)
 	wrapped(w, "bans", labels, grouped(uint64(max(st.Bans, 0)))+" in force", width)
 	writeCounters(w, "counted", counts, width)
+	if len(counts) == 0 {
+		wrapped(w, "counted", labels, "nothing yet", width)
+	}
 	wrapped(w, "config", labels, printable(st.Config+"; portsentry "+st.Version), width)
 	health := "ok"
 	if n := len(st.Problems) + len(losses); n > 0 {
