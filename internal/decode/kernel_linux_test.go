@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -22,7 +23,7 @@ import (
 type host struct{ fd int }
 
 // newHost makes a namespace that has dst4 and dst6 and nothing listening. The
-// calling goroutine's thread stays in it and ends with the test.
+// test's goroutine keeps its thread, and the namespace ends with both.
 func newHost(t *testing.T) *host {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -31,7 +32,7 @@ func newHost(t *testing.T) *host {
 		}
 		t.Skip("needs root: makes a network namespace and a tun device")
 	}
-	runtime.LockOSThread() // never unlocked: the thread goes, and the namespace with it
+	runtime.LockOSThread() // never unlocked, so that no other test gets this thread
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +70,7 @@ func newHost(t *testing.T) *host {
 		}
 	}
 	h := &host{fd: fd}
-	for deadline := time.Now().Add(5 * time.Second); len(h.answers(t, syn6())) == 0; {
+	for deadline := time.Now().Add(5 * time.Second); !slices.ContainsFunc(h.answers(t, syn6()), took); {
 		if time.Now().After(deadline) { // the carrier of a new link is noticed late
 			t.Fatal("IPv6 does not come up")
 		}
@@ -123,65 +124,55 @@ const bad = BadIPChecksum | BadChecksum | BadLength
 
 // What Linux takes is Complete and has no mark that says the opposite.
 func TestLinuxAgrees(t *testing.T) {
-	done := make(chan struct{})
-	go func() { // its thread is not given back
-		defer close(done)
-		h := newHost(t)
-		n := 0
-		for _, rows := range [][]packet{ipv4Packets(), ipv6Packets(), transportPackets()} {
-			for _, r := range rows {
-				if r.b[0]>>4 != 4 && r.b[0]>>4 != 6 {
-					continue // tun refuses other versions
+	h := newHost(t)
+	n := 0
+	for _, rows := range [][]packet{ipv4Packets(), ipv6Packets(), transportPackets()} {
+		for _, r := range rows {
+			if r.b[0]>>4 != 4 && r.b[0]>>4 != 6 {
+				continue // tun refuses other versions
+			}
+			for _, a := range h.answers(t, r.b) {
+				if !took(a) {
+					continue
 				}
-				for _, a := range h.answers(t, r.b) {
-					if !took(a) {
-						continue
-					}
-					n++
-					if p, st := decodeOne(r.frame()); st != Complete || p.Marks&bad != 0 || p.DstPort == 0 {
-						t.Errorf("%s: Linux answered %d/%d, Decode says %d, marks %#x", r.name, a.Proto, a.Flags, st, p.Marks)
-					}
+				n++
+				if p, st := decodeOne(r.frame()); st != Complete || p.Marks&bad != 0 || p.DstPort == 0 {
+					t.Errorf("%s: Linux answered %d/%d, Decode says %d, marks %#x", r.name, a.Proto, a.Flags, st, p.Marks)
 				}
 			}
 		}
-		if n < 30 {
-			t.Errorf("Linux took %d packets: too few to mean anything", n)
-		}
-	}()
-	<-done
+	}
+	if n < 30 {
+		t.Errorf("Linux took %d packets: too few to mean anything", n)
+	}
 }
 
 // The same for packets with one to three bytes changed at random, checksums
 // made right again where they can be found.
 func TestLinuxAgreesOnMutants(t *testing.T) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		h := newHost(t)
-		rng := rand.New(rand.NewPCG(5, 6))
-		taken := map[bool]int{}
-		for range 6000 {
-			b, v6 := mutant(rng)
-			for _, a := range h.answers(t, b) {
-				if !took(a) {
-					continue
-				}
-				taken[v6]++
-				f := net4(b)
-				if v6 {
-					f = net6(b)
-				}
-				p, st := decodeOne(f)
-				if st != Complete || p.Marks&bad != 0 || a.Proto == ProtoTCP && (p.DstPort != a.SrcPort || p.Src != a.Dst) {
-					t.Errorf("%x: Linux answered %d/%#x, Decode says %d, %+v", b, a.Proto, a.Flags, st, p)
-				}
+	h := newHost(t)
+	rng := rand.New(rand.NewPCG(5, 6))
+	taken := map[bool]int{}
+	for range 6000 {
+		b, v6 := mutant(rng)
+		for _, a := range h.answers(t, b) {
+			if !took(a) {
+				continue
+			}
+			taken[v6]++
+			f := net4(b)
+			if v6 {
+				f = net6(b)
+			}
+			p, st := decodeOne(f)
+			if st != Complete || p.Marks&bad != 0 || a.Proto == ProtoTCP && (p.DstPort != a.SrcPort || p.Src != a.Dst) {
+				t.Errorf("%x: Linux answered %d/%#x, Decode says %d, %+v", b, a.Proto, a.Flags, st, p)
 			}
 		}
-		if taken[false] < 500 || taken[true] < 500 {
-			t.Errorf("Linux took %v packets: too few to mean anything", taken)
-		}
-	}()
-	<-done
+	}
+	if taken[false] < 500 || taken[true] < 500 {
+		t.Errorf("Linux took %v packets: too few to mean anything", taken)
+	}
 }
 
 // mutant changes bytes of a packet to a closed port that Linux would take.
@@ -224,43 +215,38 @@ func v6Packet(next uint8, parts ...[]byte) []byte { return v6{next, cat(parts...
 // Fragments in any order, doubled, overlapping, with contradicting bytes: when
 // Linux makes a SYN of them, so does Decode, or it marks its answer.
 func TestLinuxReassembles(t *testing.T) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		h, d := newHost(t), new(Decoder)
-		rng := rand.New(rand.NewPCG(3, 4))
-		taken := map[bool]int{}
-		for id := 1; id <= 1500; id++ {
-			v6 := id%2 == 0
-			script, frames, packets := randomScript(rng, id, v6)
-			linux := ""
-			for _, a := range h.answers(t, packets...) {
-				if a.Proto == ProtoTCP && a.SrcPort == 11 {
-					linux = map[bool]string{true: "SYN", false: "ACK"}[a.Flags&ACK != 0] // RFC 9293 section 3.10.7.1
-				}
+	h, d := newHost(t), new(Decoder)
+	rng := rand.New(rand.NewPCG(3, 4))
+	taken := map[bool]int{}
+	for id := 1; id <= 1500; id++ {
+		v6 := id%2 == 0
+		script, frames, packets := randomScript(rng, id, v6)
+		linux := ""
+		for _, a := range h.answers(t, packets...) {
+			if a.Proto == ProtoTCP && a.SrcPort == 11 {
+				linux = map[bool]string{true: "SYN", false: "ACK"}[a.Flags&ACK != 0] // RFC 9293 section 3.10.7.1
 			}
-			ours := ""
-			for _, f := range frames {
-				var p Probe
-				if d.Decode(f, &p) == Complete {
-					ours += map[bool]string{true: "SYN", false: "ACK"}[p.Flags&SYN != 0]
-					if p.Marks&Overlapping != 0 {
-						ours += " or " + linux
-					}
-				}
-			}
-			if linux != "" {
-				taken[v6]++
-				if !strings.Contains(ours, linux) {
-					t.Errorf("IPv6 %v, %s: Linux took %s, Decode said %q", v6, script, linux, ours)
+		}
+		ours := ""
+		for _, f := range frames {
+			var p Probe
+			if d.Decode(f, &p) == Complete {
+				ours += map[bool]string{true: "SYN", false: "ACK"}[p.Flags&SYN != 0]
+				if p.Marks&Overlapping != 0 {
+					ours += " or " + linux
 				}
 			}
 		}
-		if taken[false] < 50 || taken[true] < 50 {
-			t.Errorf("Linux took %v scripts: too few to mean anything", taken)
+		if linux != "" {
+			taken[v6]++
+			if !strings.Contains(ours, linux) {
+				t.Errorf("IPv6 %v, %s: Linux took %s, Decode said %q", v6, script, linux, ours)
+			}
 		}
-	}()
-	<-done
+	}
+	if taken[false] < 50 || taken[true] < 50 {
+		t.Errorf("Linux took %v scripts: too few to mean anything", taken)
+	}
 }
 
 // randomScript cuts a SYN and an ACK to the same port into fragments and mixes
