@@ -27,9 +27,11 @@ type watching struct {
 func (d *daemon) watch() {
 	links, left, missing := host.Watched(d.facts.watcher.Snapshot(), d.config.Interfaces)
 	index := make([]int32, len(links))
+	watched := make(map[int32]bool, len(links))
 	for i, l := range links {
-		index[i] = l.Index
+		index[i], watched[l.Index] = l.Index, true
 	}
+	d.facts.watched.Store(&watched)
 	if err := d.ring.SetInterfaces(index); err != nil {
 		d.problems.set("interfaces", fmt.Sprintf("the interfaces watched are the old ones: %v", err))
 		return

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"runtime"
+	"runtime/debug"
 	"time"
 
 	"portsentry/internal/capture/afpacket"
@@ -41,6 +43,7 @@ type daemon struct {
 	facts  *facts
 	peers  *host.Peers
 	ignore *ignoreFile
+	files  *host.FileWatch // the ignore and blocked files
 
 	blockedBefore []textfile.BlockedEntry // hosts that an earlier run had blocked
 
@@ -62,9 +65,17 @@ type daemon struct {
 	closers []func() error // run in reverse order at stop
 }
 
+// heapLimit is the soft limit of the Go heap. What the daemon keeps is bounded
+// below it (65,536 bans take 35 MiB), so it only makes the collector run
+// earlier when a flood of forged sources has filled the book.
+const heapLimit = 64 << 20
+
 // Run is the daemon: it opens what it needs in order, says what it watches,
 // runs until ctx ends and stops in reverse order.
 func Run(ctx context.Context, o Options) (err error) {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(heapLimit)
+	}
 	d := &daemon{o: o, started: time.Now()}
 	d.config, err = loadConfig(o.ConfigPath)
 	if err != nil {
@@ -110,6 +121,9 @@ func (d *daemon) open() error {
 	}
 	d.ignore = openIgnore(d.config.IgnoreFile)
 	d.problems.set("ignore", d.ignore.problem)
+	if err := d.watchFiles(); err != nil {
+		return err
+	}
 
 	d.record = newRecorder(d.log, &d.problems)
 	if err := d.openFiles(); err != nil {
@@ -140,6 +154,10 @@ func (d *daemon) native() bool {
 	return blocks(d.config) && d.config.BlockMethod != config.MethodNone
 }
 
+// provisional is how long a ban of the kernel's own lasts that nobody confirms.
+// It never outlives the ban that it begins.
+const provisional = 10 * time.Second
+
 // openTable opens the firewall table. With BLOCK_METHOD="auto" a kernel without
 // nftables is a problem to be shown, not a reason to watch nothing.
 func (d *daemon) openTable(trust *judge.Trust) error {
@@ -152,6 +170,7 @@ func (d *daemon) openTable(trust *judge.Trust) error {
 		EphemeralFirst: s.EphemeralFirst, EphemeralLast: s.EphemeralLast,
 		BlockTCP: d.config.BlockTCP, BlockUDP: d.config.BlockUDP,
 		KernelTraps: d.config.ScanTrigger <= 1,
+		Provisional: min(provisional, d.config.BanTimeUnverified),
 		LimitedOnly: d.config.BlockEvidence == config.EvidenceVerified,
 		Spare:       trust.Prefixes(),
 		Peers:       d.peers.List(),
@@ -242,6 +261,7 @@ func (d *daemon) openCapture() error {
 func (d *daemon) run(ctx context.Context) error {
 	base := newTasks(ctx)
 	base.start("host", d.facts.watcher.Run)
+	base.start("files", d.files.Run)
 	base.start("peers", d.peers.Run)
 	base.start("bans", d.responder.Run)
 	base.start("control socket", d.control.Run)
@@ -278,11 +298,18 @@ func (d *daemon) run(ctx context.Context) error {
 	return err
 }
 
+// lookAgain is how long after an event the files that people edit are looked at.
+const lookAgain = 300 * time.Millisecond
+
 // keepHouse follows what changes on the machine: interfaces, addresses,
 // gateways, the ignore file, who is connected.
 func (d *daemon) keepHouse(ctx context.Context) error {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
+	// Two files are people's to edit. Nothing wakes up while nobody does; after
+	// an event it is looked at a few times, for an editor may be half way.
+	const looks = 4
+	left := looks
+	again := time.NewTimer(time.Second)
+	defer again.Stop()
 	d.follow()
 	for {
 		select {
@@ -292,11 +319,20 @@ func (d *daemon) keepHouse(ctx context.Context) error {
 			d.follow()
 		case c := <-d.peers.Changes():
 			d.peersChanged(ctx, c)
-		case <-tick.C:
+		case <-d.files.Changed():
+			left = looks
+			again.Reset(lookAgain)
+		case <-d.record.listed: // something for the blocked file
+			left = max(left, 1)
+			again.Reset(lookAgain)
+		case <-again.C:
 			d.liftEdited(ctx)
 			if d.ignore.changed() {
 				d.problems.set("ignore", d.ignore.problem)
 				d.follow()
+			}
+			if left--; left > 0 {
+				again.Reset(lookAgain)
 			}
 		}
 	}

@@ -2,6 +2,7 @@ package app
 
 import (
 	"net/netip"
+	"sync/atomic"
 
 	"portsentry/internal/config"
 	"portsentry/internal/decode"
@@ -13,16 +14,18 @@ import (
 // facts are what the stages need to know of this machine, kept up to date.
 type facts struct {
 	watcher *host.Watcher
+	watched atomic.Pointer[map[int32]bool] // by index
 }
 
-// hasVLANDevice reports whether frames of this VLAN on this interface show up
-// once more on an interface of their own.
-func (f *facts) hasVLANDevice(ifindex int32, vid uint16) bool {
+// seenElsewhere reports whether frames of this VLAN on this interface are seen
+// once more on an interface of their own that is watched as well.
+func (f *facts) seenElsewhere(ifindex int32, vid uint16) bool {
 	if vid == 0 { // priority tag only, IEEE 802.1Q
 		return false
 	}
-	_, ok := f.watcher.Snapshot().VLANDevice(ifindex, vid)
-	return ok
+	own, ok := f.watcher.Snapshot().VLANDevice(ifindex, vid)
+	watched := f.watched.Load()
+	return ok && watched != nil && (*watched)[own]
 }
 
 // interfaceName is the name of the interface with this index, "" if it is gone.
@@ -51,8 +54,11 @@ type asHost struct {
 	q      host.Question
 }
 
-// Own is for detect.Host.
-func (h *asHost) Own(a netip.Addr) bool { return h.facts.watcher.Snapshot().IsOwn(a) }
+// Own is for detect.Host. No packet from outside gets to a loopback address (RFC
+// 1122 section 3.2.1.3, RFC 4291 section 2.5.3), and loopback is not watched.
+func (h *asHost) Own(a netip.Addr) bool {
+	return !a.IsLoopback() && h.facts.watcher.Snapshot().IsOwn(a)
+}
 
 // Ephemeral is for detect.Host.
 func (h *asHost) Ephemeral(port uint16) bool {

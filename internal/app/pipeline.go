@@ -29,7 +29,7 @@ type pipeline struct {
 
 // handle is the capture.Handler of the worker.
 func (p *pipeline) handle(f *capture.Frame) {
-	if f.HasVLAN && p.facts.hasVLANDevice(f.IfIndex, f.VLAN&0xfff) {
+	if f.HasVLAN && p.facts.seenElsewhere(f.IfIndex, f.VLAN&0xfff) {
 		return // the VLAN's own interface shows the same packet
 	}
 	switch p.decoder.Decode(f, &p.probe) {

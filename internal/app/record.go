@@ -23,11 +23,12 @@ type recorder struct {
 	blocked  *textfile.Blocked // nil: not wanted
 	problems *problems
 
-	dirty chan struct{} // says that there is something to flush
+	dirty  chan struct{} // says that there is something to flush
+	listed chan struct{} // says that the blocked file has to be written
 }
 
 func newRecorder(l *log.Writer, p *problems) *recorder {
-	return &recorder{log: l, problems: p, dirty: make(chan struct{}, 1)}
+	return &recorder{log: l, problems: p, dirty: make(chan struct{}, 1), listed: make(chan struct{}, 1)}
 }
 
 // scan records one sighting with its outcome.
@@ -38,7 +39,7 @@ func (r *recorder) scan(rec *store.Record) {
 		r.failed("history", "the history is not written", r.history.Append(rec))
 	}
 	r.mu.Unlock()
-	r.touch()
+	touch(r.dirty)
 }
 
 // actions records what was done about a host after its sighting was recorded.
@@ -49,7 +50,7 @@ func (r *recorder) actions(a netip.Addr, actions []respond.Action) {
 	r.mu.Lock()
 	r.log.Actions(a, actions)
 	r.mu.Unlock()
-	r.touch()
+	touch(r.dirty)
 }
 
 // Began puts a ban on the blocked file; for respond.Ledger.
@@ -60,7 +61,7 @@ func (r *recorder) Began(b respond.Ban, host netip.Addr, name string) {
 		r.failed("blocked", "the blocked file does not list everybody", err)
 	}
 	r.mu.Unlock()
-	r.touch()
+	touch(r.listed)
 }
 
 // Ended takes a ban off the blocked file; for respond.Ledger.
@@ -71,12 +72,12 @@ func (r *recorder) Ended(_ respond.Ban, host netip.Addr, undone []respond.Action
 	}
 	r.mu.Unlock()
 	r.actions(host, undone)
-	r.touch()
+	touch(r.listed)
 }
 
-func (r *recorder) touch() {
+func touch(c chan<- struct{}) {
 	select {
-	case r.dirty <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }

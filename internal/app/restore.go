@@ -10,6 +10,7 @@ import (
 	"portsentry/internal/capture"
 	"portsentry/internal/decode"
 	"portsentry/internal/detect"
+	"portsentry/internal/host"
 	"portsentry/internal/judge"
 	"portsentry/internal/respond"
 	"portsentry/internal/respond/nft"
@@ -37,6 +38,26 @@ func (d *daemon) openFiles() error {
 		d.record.blocked, d.blockedBefore = b, entries
 		d.problems.set("blocked", strings.Join(warnings, "\n"))
 	}
+	return nil
+}
+
+// watchFiles notices edits of the files that people edit. One that cannot be
+// watched is read at the start only.
+func (d *daemon) watchFiles() error {
+	var paths []string
+	for _, p := range []string{d.config.IgnoreFile, d.config.BlockedFile} {
+		if p != "" {
+			paths = append(paths, p)
+		}
+	}
+	w, err := host.WatchFiles(paths...)
+	if w == nil {
+		return err
+	}
+	if err != nil {
+		d.problems.set("files", err.Error())
+	}
+	d.files = w
 	return nil
 }
 

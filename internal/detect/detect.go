@@ -94,6 +94,11 @@ func (d *Detector) Observe(p *decode.Probe, s *Sighting) bool {
 			return false
 		}
 		kind = Classify(p.Flags)
+		if kind == KindNone && p.Marks&decode.Overlapping != 0 {
+			// Fragments that contradict each other: the flags we chose may be
+			// there to look harmless, and no honest stack sends such a thing.
+			kind = KindOdd
+		}
 	case decode.ProtoUDP:
 		if !d.o.UDP.Has(p.DstPort) {
 			d.noTrap.Add(1)

@@ -87,6 +87,8 @@ func TestClassify(t *testing.T) {
 func TestObserve(t *testing.T) {
 	bad := tcp(1, decode.SYN)
 	bad.Marks = decode.BadChecksum
+	overlap := tcp(1, decode.RST)
+	overlap.Marks = decode.Overlapping
 	notOurs := tcp(1, decode.SYN)
 	notOurs.Dst = netip.MustParseAddr("192.0.2.77")
 	icmp := decode.Probe{Src: scanner, Dst: us, Proto: decode.ProtoICMP}
@@ -111,6 +113,7 @@ func TestObserve(t *testing.T) {
 		{"ACK inside the ephemeral range", tcp(40000, decode.ACK), Free, false, Stats{Noise: 1}},
 		{"UDP inside the ephemeral range", udp(40000), Free, false, Stats{Noise: 1}},
 		{"a checksum no host would take", bad, Free, false, Stats{BadChecksum: 1}},
+		{"a harmless face on contradictory fragments", overlap, Free, true, Stats{Sightings: 1}},
 		{"not to us", notOurs, Free, false, Stats{NotOurs: 1}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -203,7 +203,12 @@ func (r *Responder) banNative(ctx context.Context, v *judge.Verdict, now time.Ti
 	if old != nil { // same prefix, stronger, wider or again after its native part ended
 		e.done, e.failed, e.foreign = old.done, old.failed, old.foreign
 		e.inFlight, e.order, e.host = old.inFlight, old.order, old.host
-		e.ban.Strength = max(e.ban.Strength, old.ban.Strength)
+		if old.native && now.Before(old.ban.Until) {
+			e.ban.Strength = max(e.ban.Strength, old.ban.Strength)
+			if e.ban.Scope != old.ban.Scope { // one protocol, then the other
+				e.ban.Scope = judge.AllProtocols
+			}
+		}
 	}
 	e.ban.Until = now.Add(v.Length)
 	for _, m := range r.methods {

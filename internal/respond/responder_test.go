@@ -150,6 +150,11 @@ func TestProtocolBanLeavesTheOtherAlone(t *testing.T) {
 	if t0 := v.Sighting.Time + 1; !r.Dropped(v.Sighting.Src, judge.TCPOnly, t0) || r.Dropped(v.Sighting.Src, judge.UDPOnly, t0) {
 		t.Error("a ban of TCP covers TCP and nothing else")
 	}
+	v.Scope = judge.UDPOnly
+	r.Answer(t.Context(), v, false, never(t))
+	if b := m.bans[v.Prefix]; b.Scope != judge.AllProtocols || !r.Dropped(v.Sighting.Src, judge.TCPOnly, v.Sighting.Time+1) {
+		t.Errorf("first TCP, then UDP: the ban covers %v", b.Scope)
+	}
 }
 
 // What the kernel reports first is still itemised once, with what was done.

@@ -60,27 +60,29 @@ func Filter(spec Spec) ([]bpf.RawInstruction, error) {
 // the socket's option memory, and net.core.optmem_max was 20 KiB before 6.7.
 func filterWithin(spec Spec, limit int) ([]bpf.RawInstruction, error) {
 	tcp, udp := spec.TCP, spec.UDP
-	for {
-		var p program
-		p.prologue(spec.IfIndexes)
-		p.core(tcp, udp)
-		ins := p.resolve()
-		if len(ins) <= limit {
-			raw, err := bpf.Assemble(ins)
-			if err != nil {
-				return nil, fmt.Errorf("afpacket: assemble filter: %w", err)
-			}
-			return raw, nil
-		}
-		if len(tcp) <= 1 && len(udp) <= 1 {
-			return nil, fmt.Errorf("afpacket: filter of %d instructions does not fit in %d", len(ins), limit)
-		}
-		if len(tcp) >= len(udp) {
+	rest := len(instructions(spec.IfIndexes, nil, nil)) - 2*searchLen(nil)
+	for rest+searchLen(tcp)+searchLen(udp) > limit {
+		switch {
+		case len(tcp) <= 1 && len(udp) <= 1:
+			return nil, fmt.Errorf("afpacket: no filter fits in %d instructions", limit)
+		case len(tcp) >= len(udp):
 			tcp = coarsen(tcp)
-		} else {
+		default:
 			udp = coarsen(udp)
 		}
 	}
+	raw, err := bpf.Assemble(instructions(spec.IfIndexes, tcp, udp))
+	if err != nil {
+		return nil, fmt.Errorf("afpacket: assemble filter: %w", err)
+	}
+	return raw, nil
+}
+
+func instructions(ifIndexes []int32, tcp, udp config.PortSet) []bpf.Instruction {
+	var p program
+	p.prologue(ifIndexes)
+	p.core(tcp, udp)
+	return p.resolve()
 }
 
 // Labels of the program. Those of an IP version come once for packets that

@@ -133,6 +133,9 @@ func TestSearchMatchesSet(t *testing.T) {
 	for _, n := range []int{0, 1, 2, 8, 9, 100, 1000} {
 		set := randomSet(rng, n)
 		want := set.Bitmap()
+		if got := len(search(set)); got != searchLen(set) {
+			t.Errorf("%d ranges: %d instructions, searchLen says %d", n, got, searchLen(set))
+		}
 		vm, err := bpf.NewVM(append([]bpf.Instruction{bpf.LoadAbsolute{Off: 0, Size: 2}}, search(set)...))
 		if err != nil {
 			t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 
 	"portsentry/internal/capture"
 )
+
 // The kernel lets through what the filter is for, and what arrives in the ring
 // is what was sent, with or without tags.
 func TestKernelFilter(t *testing.T) {
@@ -155,4 +156,3 @@ func TestKernelLoopbackNever(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
-

@@ -213,4 +213,3 @@ func watch(t testing.TB, ring *Ring, indexes ...int32) {
 		t.Fatal(err)
 	}
 }
-

@@ -12,6 +12,9 @@ import (
 // makes the program shorter and the search longer.
 const leafRanges = 8
 
+// maxConditional is how far a conditional jump reaches.
+const maxConditional = 255
+
 // search looks for A in set and returns from the program: snapHeaders when A
 // is there, 0 when not. It is a binary search written out as jumps, about 1.4
 // instructions for a single port and 2.4 for a range.
@@ -19,11 +22,11 @@ func search(set config.PortSet) []bpf.Instruction {
 	if len(set) <= leafRanges {
 		return searchLeaf(set)
 	}
-	mid := (len(set)/leafRanges + 1) / 2 * leafRanges // full leaves are cheapest
+	mid := searchMiddle(set)
 	left, right := search(set[:mid]), search(set[mid:])
 	first := uint32(set[mid].First)
-	var ins []bpf.Instruction
-	if len(left) <= 255 {
+	ins := make([]bpf.Instruction, 0, 2+len(left)+len(right))
+	if len(left) <= maxConditional {
 		ins = append(ins, bpf.JumpIf{Cond: bpf.JumpGreaterOrEqual, Val: first, SkipTrue: uint8(len(left))})
 	} else {
 		ins = append(ins,
@@ -33,14 +36,33 @@ func search(set config.PortSet) []bpf.Instruction {
 	return append(append(ins, left...), right...)
 }
 
-func searchLeaf(set config.PortSet) []bpf.Instruction {
-	n := 0 // instructions before the two returns: no, then yes
+// searchMiddle splits where the left half has full leaves, which are cheapest.
+func searchMiddle(set config.PortSet) int {
+	return (len(set)/leafRanges + 1) / 2 * leafRanges
+}
+
+// searchLen is the length of search(set), without making it.
+func searchLen(set config.PortSet) int {
+	if len(set) > leafRanges {
+		mid := searchMiddle(set)
+		left, right := searchLen(set[:mid]), searchLen(set[mid:])
+		if left <= maxConditional {
+			return 1 + left + right
+		}
+		return 2 + left + right
+	}
+	n := 2
 	for _, r := range set {
 		n++
 		if r.First != r.Last {
 			n++
 		}
 	}
+	return n
+}
+
+func searchLeaf(set config.PortSet) []bpf.Instruction {
+	n := searchLen(set) - 2 // instructions before the two returns: no, then yes
 	ins := make([]bpf.Instruction, 0, n+2)
 	no := func() uint8 { return uint8(n - len(ins) - 1) }
 	yes := func() uint8 { return no() + 1 }

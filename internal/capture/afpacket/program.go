@@ -31,8 +31,8 @@ func (p *program) jump(l label) {
 	p.emit(bpf.Jump{})
 }
 
-// when jumps to l if A compares to val. A conditional jump of the machine
-// reaches 255 instructions and a port search is longer, hence the second one.
+// when jumps to l if A compares to val. A port search in between may be longer
+// than a conditional jump reaches (maxConditional), hence the second one.
 func (p *program) when(test bpf.JumpTest, val uint32, l label) {
 	p.emit(bpf.JumpIf{Cond: test, Val: val, SkipFalse: 1})
 	p.jump(l)

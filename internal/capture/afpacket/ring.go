@@ -69,7 +69,7 @@ func Open(c Config) (*Ring, error) {
 		}
 		w, err := newWorker(fd, ring, &r.watched)
 		if err != nil {
-			return nil, errors.Join(err, unix.Munmap(ring), unix.Close(fd), r.Close())
+			return nil, errors.Join(err, unix.Munmap(ring), r.Close())
 		}
 		r.workers, fds = append(r.workers, w), append(fds, fd)
 	}

@@ -16,6 +16,7 @@ import (
 	"portsentry/internal/capture"
 	"portsentry/internal/config"
 )
+
 func TestKernelSetInterfaces(t *testing.T) {
 	n := newTestNet(t)
 	ring := n.open(Config{TCP: someTCP, Workers: 2})
@@ -95,6 +96,39 @@ func TestKernelInterfaceComesAndGoes(t *testing.T) {
 			t.Errorf("%+v", got)
 		}
 	}
+}
+
+// An error that waits on the socket wakes Run, which takes it away and goes on.
+// Only a bound socket gets ENETDOWN, so the test binds it.
+func TestKernelPendingError(t *testing.T) {
+	n := newTestNet(t)
+	ring := n.open(Config{TCP: someTCP})
+	watch(t, ring, n.recv)
+	w := ring.Workers()[0]
+	if err := w.conn.Control(func(fd uintptr) {
+		if err := unix.Bind(int(fd), &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ALL), Ifindex: int(n.recv)}); err != nil {
+			t.Fatal(err)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	c := collect(t, ring)
+	link, err := netlink.LinkByName("recv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		n.marker()
+		c.take()
+		if err := netlink.LinkSetDown(link); err != nil {
+			t.Fatal(err)
+		}
+		if err := netlink.LinkSetUp(link); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.marker()
+	c.take()
 }
 
 // Nothing is lost without a number.

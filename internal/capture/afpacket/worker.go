@@ -37,13 +37,16 @@ type Worker struct {
 
 var _ capture.Source = (*Worker)(nil)
 
+// newWorker takes over fd, but not the ring before it succeeds.
 func newWorker(fd int, ring []byte, watched *atomic.Pointer[[]int32]) (*Worker, error) {
 	w := &Worker{file: os.NewFile(uintptr(fd), "packet"), ring: ring, watched: watched}
-	conn, err := w.file.SyscallConn()
-	if err != nil {
-		return nil, fmt.Errorf("afpacket: %w", err)
+	var err error
+	if w.conn, err = w.file.SyscallConn(); err == nil {
+		err = w.file.SetReadDeadline(time.Time{}) // fails without a poller, and then Run could not be ended
 	}
-	w.conn = conn
+	if err != nil {
+		return nil, fmt.Errorf("afpacket: poll packet socket: %w", errors.Join(err, w.file.Close()))
+	}
 	return w, nil
 }
 

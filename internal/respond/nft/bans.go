@@ -115,7 +115,7 @@ func (t *Table) stage(c *change, b respond.Ban) error {
 	case b.Strength == judge.Soft:
 		into, own = f.part, partKey(addr, protocolOf(b.Scope))
 	case b.Strength != judge.Full || b.Scope != judge.AllProtocols:
-		return fmt.Errorf("nftables: no ban of %v with strength %d and scope %d", b.Prefix, b.Strength, b.Scope)
+		return fmt.Errorf("nftables: no %v ban of %v for protocols %v", b.Strength, b.Prefix, b.Scope)
 	}
 
 	for _, s := range []*nftables.Set{f.full, f.soft, f.lim} {

@@ -5,9 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -135,6 +133,9 @@ func (t *Table) Run(ctx context.Context, fn func(Hit)) error {
 	if err != nil {
 		return fmt.Errorf("nftables: NFLOG: %w", err)
 	}
+	if err := l.conn.SetReadDeadline(time.Time{}); err != nil {
+		return fmt.Errorf("nftables: NFLOG: %w", err)
+	}
 	stop := context.AfterFunc(ctx, func() {
 		_ = l.conn.SetReadDeadline(time.Unix(1, 0)) // fails only when closed, which ends Run too
 	})
@@ -147,7 +148,7 @@ func (t *Table) Run(ctx context.Context, fn func(Hit)) error {
 			l.messages(buf[:n], fn)
 		case errors.Is(err, unix.ENOBUFS): // the gap in the numbers says how many
 			l.overruns.Add(1)
-		case ctx.Err() != nil, errors.Is(err, os.ErrClosed), errors.Is(err, syscall.EBADF):
+		case ctx.Err() != nil, t.isClosed():
 			return nil
 		default:
 			return fmt.Errorf("nftables: NFLOG: %w", err)

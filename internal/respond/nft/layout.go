@@ -5,7 +5,6 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
-	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
 	"portsentry/internal/config"
@@ -46,8 +45,8 @@ type layout struct {
 // set has a bound that forged sources can fill: it must never be able to keep
 // user space from confirming a ban, nor cost a confirmed one its place.
 type family struct {
-	source   []expr.Any // loads the source into register 1, or ends the rule
-	protoReg uint32     // the register right behind the source's
+	source   match  // loads the source into register 1, or ends the rule
+	protoReg uint32 // the register right behind the source's
 
 	spare, peers           *nftables.Set // net6 has neither
 	full, soft, lim        *nftables.Set

@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/netip"
@@ -184,4 +185,32 @@ func TestGroupInUse(t *testing.T) {
 	a := l.hits(table)
 	l.raw().send(l.tcp(netip.MustParseAddr("203.0.113.1"), 1, 1, syn))
 	eventually(t, "the hit", func() bool { return a.len() == 1 })
+}
+
+// Run ends with its context, can be run again, and ends with the table.
+func TestRunEnds(t *testing.T) {
+	l := newLab(t)
+	table := l.open(traps())
+	run := func(ctx context.Context, end func()) {
+		t.Helper()
+		heard := make(chan struct{}, 1)
+		done := make(chan error)
+		go func() { done <- table.Run(ctx, func(Hit) { heard <- struct{}{} }) }()
+		l.raw().send(l.tcp(netip.MustParseAddr("203.0.113.1"), 1, 1, syn))
+		<-heard
+		end()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+		if err := table.Revoke(context.Background(), netip.MustParseAddr("203.0.113.1")); err != nil && !errors.Is(err, net.ErrClosed) {
+			t.Error(err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	run(ctx, cancel)
+	run(t.Context(), func() {
+		if err := table.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
 }

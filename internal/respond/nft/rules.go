@@ -1,6 +1,8 @@
 package nft
 
 import (
+	"slices"
+
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
@@ -31,18 +33,9 @@ func (l *layout) baseChain(name string, hook *nftables.ChainHook) *nftables.Chai
 	return c
 }
 
-// rule queues one rule; parts are expr.Any or []expr.Any.
-func (t *Table) rule(c *nftables.Chain, comment string, parts ...any) {
-	var all []expr.Any
-	for _, p := range parts {
-		switch p := p.(type) {
-		case expr.Any:
-			all = append(all, p)
-		case []expr.Any:
-			all = append(all, p...)
-		}
-	}
-	r := &nftables.Rule{Table: t.lay.table, Chain: c, Exprs: all}
+// rule queues one rule.
+func (t *Table) rule(c *nftables.Chain, comment string, parts ...match) {
+	r := &nftables.Rule{Table: t.lay.table, Chain: c, Exprs: slices.Concat(parts...)}
 	if comment != "" {
 		r.UserData = userdata.AppendString(nil, userdata.TypeComment, comment)
 	}
@@ -50,14 +43,14 @@ func (t *Table) rule(c *nftables.Chain, comment string, parts ...any) {
 }
 
 // oneOf queues an anonymous set of one-byte values and gives its lookup.
-func (t *Table) oneOf(key nftables.SetDatatype, values ...byte) (expr.Any, error) {
+func (t *Table) oneOf(key nftables.SetDatatype, values ...byte) (match, error) {
 	s := &nftables.Set{Table: t.lay.table, Anonymous: true, Constant: true, KeyType: key}
 	var els []nftables.SetElement
 	for _, v := range values {
 		els = append(els, nftables.SetElement{Key: []byte{v}})
 	}
 	err := t.conn.AddSet(s, els)
-	return lookup(s), err
+	return match{lookup(s)}, err
 }
 
 // rulesPre drops what banned sources send, to this host or through it.
@@ -73,7 +66,7 @@ func (t *Table) rulesPre() error {
 		return err
 	}
 	t.rule(c, "", metaIs(expr.MetaKeyNFPROTO, unix.NFPROTO_IPV6), protocol(unix.IPPROTO_ICMPV6),
-		payload(expr.PayloadBaseTransportHeader, 0, 1), discovery, accept)
+		match{payload(expr.PayloadBaseTransportHeader, 0, 1)}, discovery, accept)
 	for _, f := range t.lay.families() {
 		if f.spare != nil {
 			t.rule(c, "", f.in(f.spare), accept)
@@ -89,10 +82,10 @@ func (t *Table) rulesPre() error {
 		tcpFlags(syn|ack, expr.CmpOpNeq, syn), accept)
 	for _, f := range t.lay.families() {
 		t.rule(c, "", f.in(f.soft), counter(droppedSoft), drop)
-		t.rule(c, "", f.source, f.protocol(), lookup(f.part), counter(droppedSoft), drop)
+		t.rule(c, "", f.source, f.protocol(), match{lookup(f.part)}, counter(droppedSoft), drop)
 		if f.hit != nil {
 			t.rule(c, "", f.in(f.hit), counter(droppedSoft), drop)
-			t.rule(c, "", f.source, f.protocol(), lookup(f.hitpart), counter(droppedSoft), drop)
+			t.rule(c, "", f.source, f.protocol(), match{lookup(f.hitpart)}, counter(droppedSoft), drop)
 		}
 	}
 	return nil
@@ -110,9 +103,8 @@ func (t *Table) rulesTrap(c *nftables.Chain) error {
 		}
 	}
 	t.rule(c, "", notForUs(), accept)
-	// Answers to what this host or a masqueraded guest sent are established,
-	// and so are late packets of a connection whose service has just stopped.
-	t.rule(c, "", ctState(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept)
+	// Answers to what this host or a masqueraded guest sent.
+	t.rule(c, "", replyDirection(), accept)
 	// Both values of transparent match any socket, TIME_WAIT included. The key
 	// "wildcard" would not: it breaks on sockets that are not full ones.
 	flag := nftables.TypeInteger
@@ -121,7 +113,7 @@ func (t *Table) rulesTrap(c *nftables.Chain) error {
 	if err != nil {
 		return err
 	}
-	t.rule(c, "", &expr.Socket{Key: expr.SocketKeyTransparent, Register: unix.NFT_REG_1}, anySocket, accept)
+	t.rule(c, "", match{&expr.Socket{Key: expr.SocketKeyTransparent, Register: unix.NFT_REG_1}}, anySocket, accept)
 	for _, f := range t.lay.families() {
 		for _, s := range []*nftables.Set{f.lim, f.hitlim} {
 			if s == nil {
@@ -132,7 +124,7 @@ func (t *Table) rulesTrap(c *nftables.Chain) error {
 				return err
 			}
 			t.rule(c, "", f.in(s), ctState(expr.CtStateBitNEW|expr.CtStateBitINVALID|expr.CtStateBitUNTRACKED),
-				&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: unix.NFT_REG_1}, transport,
+				match{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: unix.NFT_REG_1}}, transport,
 				counter(droppedLimited), verdict(expr.VerdictDrop))
 		}
 	}
@@ -140,8 +132,9 @@ func (t *Table) rulesTrap(c *nftables.Chain) error {
 }
 
 // rulesHits are the trap matches and the chains they jump to. The flags are
-// those of detect.KindSYN, KindFIN, KindNULL and KindXMAS, exactly: other
-// probes are named and judged by user space, never banned by one packet here.
+// those of detect.KindSYN, KindFIN, KindNULL and KindXMAS, exactly: no stack
+// sends the last three, not even late (its FIN carries an ACK). Other probes
+// are named and judged by user space, never banned by one packet here.
 func (t *Table) rulesHits(trap *nftables.Chain) {
 	l, o := t.lay, &t.opt
 	if o.trapsTCP() {
@@ -168,8 +161,10 @@ func (t *Table) rulesHits(trap *nftables.Chain) {
 func (t *Table) rulesHit(c *nftables.Chain, onlyProtocol bool) {
 	drop := verdict(expr.VerdictDrop)
 	t.rule(c, "", counter(trapHits))
-	t.rule(c, "", &expr.Limit{Type: expr.LimitTypePkts, Rate: announceRate, Unit: expr.LimitTimeSecond, Burst: announceBurst},
-		&expr.Log{Key: 1 << unix.NFTA_LOG_GROUP, Group: t.log.group})
+	t.rule(c, "", match{
+		&expr.Limit{Type: expr.LimitTypePkts, Rate: announceRate, Unit: expr.LimitTimeSecond, Burst: announceBurst},
+		&expr.Log{Key: 1 << unix.NFTA_LOG_GROUP, Group: t.log.group},
+	})
 	for _, f := range []*family{&t.lay.v4, &t.lay.v6} {
 		if t.opt.LimitedOnly {
 			t.rule(c, "", f.source, add(f.hitlim), drop)

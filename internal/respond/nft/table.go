@@ -147,6 +147,12 @@ func (t *Table) shut() error {
 	return err
 }
 
+func (t *Table) isClosed() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.closed
+}
+
 // begin takes the lock for one transaction, or says why there can be none.
 func (t *Table) begin(ctx context.Context) (unlock func(), err error) {
 	if err := ctx.Err(); err != nil {

@@ -120,6 +120,18 @@ func TestKindsThatBan(t *testing.T) {
 	}
 }
 
+// A connection entry that a stray ACK made does not hide the SYN behind it.
+func TestStrayACKHidesNoSYN(t *testing.T) {
+	l := newLab(t)
+	table := l.open(traps())
+	r := l.raw()
+	src := netip.MustParseAddr("203.0.113.9")
+	for _, flags := range []byte{ack, ack, fin | ack, syn} {
+		r.send(l.tcp(src, 5000, 11, flags))
+	}
+	eventually(t, "the hit", func() bool { return l.stats(table).TrapHits == 1 })
+}
+
 func TestSparedSourcesSeeClosedAndAreNotBanned(t *testing.T) {
 	l := newLab(t)
 	o := traps()
