@@ -26,12 +26,26 @@ type decider struct {
 	revoke    func(context.Context, detect.Sighting) // takes a provisional ban back; nil: no native method
 	freshen   func()                                 // makes sure that connections opened until now are known; nil likewise
 
+	held  []held // of this batch
+	fresh bool   // connections have been asked for in this batch
+
 	martians  atomic.Uint64 // sightings from addresses that no host sends from
 	spared    atomic.Uint64
 	dropped   atomic.Uint64 // sightings that ran into our own ban
 	confirmed atomic.Uint64 // provisional bans confirmed
 	revoked   atomic.Uint64
 	hitsLost  atomic.Uint64 // kernel reports for which there was no room
+}
+
+// batch is how many sightings are judged before their bans are put into force
+// together. A flood of new sources costs one transaction and one wake-up for
+// many of them; a single one waits for nobody.
+const batch = 256
+
+// held is a record whose ban is not in force yet.
+type held struct {
+	rec      store.Record
+	deferred bool // it is recorded when the owner's steps have ended
 }
 
 // run decides until the queue is closed and empty. The context bounds only
@@ -42,23 +56,18 @@ func (d *decider) run(ctx context.Context) error {
 	defer d.record.flush()
 	due := false
 	for {
-		// A report of the kernel first: somebody is banned while it waits.
-		select {
-		case s := <-d.hits:
-			d.hit(ctx, &s)
-			continue
-		default:
-		}
 		select {
 		case t := <-d.trust:
 			d.judge.SetTrust(t)
 		case s := <-d.hits:
 			d.hit(ctx, &s)
+			d.more(ctx)
 		case s, ok := <-d.queue:
 			if !ok {
 				return nil
 			}
-			d.sighting(ctx, &s)
+			d.sighting(&s)
+			d.more(ctx)
 		case <-d.record.dirty:
 			if !due {
 				flush.Reset(flushAfter)
@@ -71,8 +80,41 @@ func (d *decider) run(ctx context.Context) error {
 	}
 }
 
+// more judges what else is waiting, up to a batch, and puts the bans of all of
+// it into force. A report of the kernel goes first: somebody is banned while it
+// waits.
+func (d *decider) more(ctx context.Context) {
+	for range batch - 1 {
+		select {
+		case s := <-d.hits:
+			d.hit(ctx, &s)
+			continue
+		default:
+		}
+		select {
+		case s, ok := <-d.queue:
+			if ok {
+				d.sighting(&s)
+				continue
+			}
+		default:
+		}
+		break
+	}
+	d.responder.Commit(ctx)
+	for i := range d.held {
+		h := &d.held[i]
+		if h.rec.Outcome.Settle(); !h.deferred {
+			d.record.scan(&h.rec)
+		}
+	}
+	clear(d.held)
+	d.held = d.held[:0]
+	d.fresh = false
+}
+
 // sighting decides and answers one sighting of the capture.
-func (d *decider) sighting(ctx context.Context, s *detect.Sighting) {
+func (d *decider) sighting(s *detect.Sighting) {
 	scope := judge.TCPOnly
 	if s.Proto == decode.ProtoUDP {
 		scope = judge.UDPOnly
@@ -94,13 +136,14 @@ func (d *decider) sighting(ctx context.Context, s *detect.Sighting) {
 		d.record.scan(&rec)
 		return
 	}
-	d.answer(ctx, rec)
+	d.answer(rec)
 }
 
-// answer carries out a verdict that permits something, and records it: at once,
-// or when the owner's commands have ended if nothing else stands by then.
-func (d *decider) answer(ctx context.Context, rec store.Record) {
-	o, deferred := d.responder.Answer(ctx, &rec.Verdict, false, func(o respond.Outcome) {
+// answer carries out a verdict that permits something, and holds its record
+// until the ban is in force: or until the owner's commands have ended, if
+// nothing else stands by then.
+func (d *decider) answer(rec store.Record) {
+	o, deferred := d.responder.Answer(&rec.Verdict, false, func(o respond.Outcome) {
 		if !o.Deferred {
 			d.record.actions(rec.Verdict.Sighting.Src, o.Actions)
 			return
@@ -109,11 +152,9 @@ func (d *decider) answer(ctx context.Context, rec store.Record) {
 		whole.Outcome = o
 		d.record.scan(&whole)
 	})
-	if !deferred {
-		now := rec
-		now.Outcome = o
-		d.record.scan(&now)
-	}
+	h := held{rec: rec, deferred: deferred}
+	h.rec.Outcome = o
+	d.held = append(d.held, h)
 }
 
 // hit judges a provisional ban that the kernel reports: confirm it, or take it
@@ -125,8 +166,8 @@ func (d *decider) hit(ctx context.Context, s *detect.Sighting) {
 		d.revoke(ctx, *s)
 		return
 	}
-	d.responder.Answer(ctx, &v, true, func(o respond.Outcome) {
-		d.record.actions(s.Src, o.Actions)
+	d.responder.Answer(&v, true, func(o respond.Outcome) {
+		d.record.actions(v.Sighting.Src, o.Actions)
 	})
 	d.confirmed.Add(1)
 }
@@ -134,8 +175,9 @@ func (d *decider) hit(ctx context.Context, s *detect.Sighting) {
 // decide asks the judge, with the connections of this moment when a ban hangs
 // on it.
 func (d *decider) decide(s *detect.Sighting) judge.Verdict {
-	if d.freshen != nil && s.Triggered {
+	if d.freshen != nil && s.Triggered && !d.fresh {
 		d.freshen()
+		d.fresh = true
 	}
 	return d.judge.Decide(s)
 }

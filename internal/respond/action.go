@@ -60,6 +60,18 @@ type Outcome struct {
 	Actions  []Action
 }
 
+// Settle corrects an Outcome after Commit: a native ban that every method
+// refused blocks nobody.
+func (o *Outcome) Settle() {
+	if o.Already || len(o.Actions) == 0 || o.Actions[0].Step != StepNative {
+		return
+	}
+	o.Blocked = false
+	for _, a := range o.Actions {
+		o.Blocked = o.Blocked || a.Err == nil
+	}
+}
+
 // String is the step by the key that configures it.
 func (s Step) String() string {
 	return [...]string{

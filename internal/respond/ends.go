@@ -170,7 +170,7 @@ func (r *Responder) Relax(ctx context.Context, addrs []netip.Addr) error {
 		relaxed.Strength = judge.Limited
 		relaxed.Reason += "; limited since it has a connection to a served port"
 		for _, m := range r.methods {
-			errs = append(errs, m.Ban(ctx, relaxed))
+			errs = append(errs, m.BanAll(ctx, []Ban{relaxed}))
 		}
 		e.ban = relaxed
 	}

@@ -27,10 +27,11 @@ type Ban struct {
 }
 
 // Method enforces bans natively (nft; later route, ipset, xdp). Calls come from
-// one goroutine. Ban on an existing ban replaces it (length, strength, scope).
-// Unban of a missing ban is no error.
+// one goroutine at a time. BanAll puts all of them in force or none; on an
+// existing ban it replaces it (length, strength, scope). Unban of a missing ban
+// is no error.
 type Method interface {
 	Name() string
-	Ban(ctx context.Context, b Ban) error
+	BanAll(ctx context.Context, bans []Ban) error
 	Unban(ctx context.Context, b Ban) error
 }

@@ -77,6 +77,7 @@ type Responder struct {
 	book        *book
 	stats       Stats
 	nativeAgain time.Time // after a native method failed: not before
+	staged      []staged
 	wake        chan struct{}
 }
 
@@ -88,13 +89,14 @@ func New(methods []Method, runner Runner, plan Plan, ledger Ledger) *Responder {
 	}
 }
 
-// Answer does what v permits. When the outcome waits for the owner's steps
+// Answer does what v permits; a native ban is in force with the next Commit.
+// When the outcome waits for the owner's steps
 // alone, deferred is true and later is called once with the whole of it;
 // otherwise the Outcome returned is whole, and later is called with the actions
 // of steps that go on, if there are any. kernelSays marks a verdict on the
 // kernel's own report of a provisional ban: its actions are kept for the
 // sighting of the same packet.
-func (r *Responder) Answer(ctx context.Context, v *judge.Verdict, kernelSays bool, later func(Outcome)) (o Outcome, deferred bool) {
+func (r *Responder) Answer(v *judge.Verdict, kernelSays bool, later func(Outcome)) (o Outcome, deferred bool) {
 	if v.Strength == judge.Nothing {
 		return Outcome{}, false
 	}
@@ -115,7 +117,7 @@ func (r *Responder) Answer(ctx context.Context, v *judge.Verdict, kernelSays boo
 		return Outcome{Blocked: true, Already: true}, false
 	}
 
-	native := r.banNative(ctx, v, now, &o)
+	native := r.stage(v, now, &o)
 	if native != nil {
 		e = native
 		e.decided = v.Sighting.Time
@@ -188,59 +190,104 @@ func (r *Responder) newEntry(v *judge.Verdict, now time.Time) *entry {
 	}
 }
 
-// banNative asks the methods for the ban. It returns the entry when at least
-// one of them enforces it.
-func (r *Responder) banNative(ctx context.Context, v *judge.Verdict, now time.Time, o *Outcome) *entry {
+// stage prepares the native ban that v asks for: it is in the book at once, and
+// in force with the next Commit. It returns nil when there is no method or no
+// room.
+func (r *Responder) stage(v *judge.Verdict, now time.Time, o *Outcome) *entry {
 	if len(r.methods) == 0 || now.Before(r.nativeAgain) {
 		return nil
 	}
-	old := r.book.entries[v.Prefix]
 	e := r.newEntry(v, now)
 	if e == nil {
 		o.Actions = append(o.Actions, Action{Step: StepNative, Host: v.Sighting.Src, Err: ErrRate})
 		return nil
 	}
-	if old != nil { // same prefix, stronger, wider or again after its native part ended
-		e.done, e.failed, e.foreign = old.done, old.failed, old.foreign
-		e.inFlight, e.order, e.host = old.inFlight, old.order, old.host
+	e.native = true
+	if old := r.book.entries[v.Prefix]; old != nil { // stronger, wider, or again after its native part ended
 		if old.native && now.Before(old.ban.Until) {
 			e.ban.Strength = max(e.ban.Strength, old.ban.Strength)
 			if e.ban.Scope != old.ban.Scope { // one protocol, then the other
 				e.ban.Scope = judge.AllProtocols
 			}
 		}
-	}
-	e.ban.Until = now.Add(v.Length)
-	for _, m := range r.methods {
-		a := Action{Step: StepNative, Host: v.Sighting.Src, Text: nativeText(m.Name(), &e.ban, v.Length)}
-		if a.Err = m.Ban(ctx, e.ban); a.Err != nil {
-			r.stats.NativeFailed++
-		} else {
-			e.native = true
-		}
-		o.Actions = append(o.Actions, a)
-	}
-	if !e.native {
-		r.nativeAgain = now.Add(time.Second)
-		return nil
-	}
-	o.Blocked = true
-	r.stats.Bans++
-	if old != nil {
 		// The runner may hold a callback for the old entry: it stays the same one.
-		index := old.index
-		*old = *e
-		old.index = index
+		old.ban, old.length, old.native = e.ban, e.length, true
 		e = old
-		e.expire = e.ban.Until
-		r.book.schedule(e)
 	} else {
-		e.expire = e.ban.Until
 		r.book.add(e)
 	}
-	r.nudge()
-	r.ledger.Began(e.ban, e.host, "")
+	e.ban.Until = now.Add(v.Length)
+	actions := make([]Action, len(r.methods))
+	for i, m := range r.methods {
+		actions[i] = Action{Step: StepNative, Host: v.Sighting.Src, Text: nativeText(m.Name(), &e.ban, v.Length)}
+	}
+	o.Blocked = true
+	o.Actions = actions
+	r.staged = append(r.staged, staged{e, actions})
 	return e
+}
+
+// staged is a native ban that waits for Commit. The actions, one a method, are
+// those of the Outcome that Answer gave.
+type staged struct {
+	e       *entry
+	actions []Action
+}
+
+// Commit puts the bans that Answer has prepared into force, in one transaction
+// a method. A method that refuses them all together is asked for each alone, so
+// that one bad ban harms no other. What failed is in the Actions of the
+// Outcomes: see Outcome.Settle.
+func (r *Responder) Commit(ctx context.Context) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.staged) == 0 {
+		return
+	}
+	bans := make([]Ban, len(r.staged))
+	for i, s := range r.staged {
+		bans[i] = s.e.ban
+	}
+	for i, m := range r.methods {
+		err := m.BanAll(ctx, bans)
+		for j, s := range r.staged {
+			if err != nil && len(bans) > 1 {
+				s.actions[i].Err = m.BanAll(ctx, bans[j:j+1])
+			} else {
+				s.actions[i].Err = err
+			}
+		}
+	}
+	now := time.Now()
+	for _, s := range r.staged {
+		r.committed(s.e, s.actions, now)
+	}
+	clear(r.staged)
+	r.staged = r.staged[:0]
+	r.nudge()
+}
+
+// committed books what came of one native ban.
+func (r *Responder) committed(e *entry, actions []Action, now time.Time) {
+	e.native = false
+	for _, a := range actions {
+		if a.Err == nil {
+			e.native = true
+		} else {
+			r.stats.NativeFailed++
+		}
+	}
+	if e.native {
+		r.stats.Bans++
+		e.expire = e.ban.Until
+		r.book.schedule(e)
+		r.ledger.Began(e.ban, e.host, "")
+		return
+	}
+	r.nativeAgain = now.Add(time.Second)
+	if !e.stands() && !e.inFlight && r.book.entries[e.ban.Prefix] == e {
+		r.book.remove(e, now)
+	}
 }
 
 // nativeText is the native ban in words.

@@ -19,17 +19,26 @@ import (
 // fakeMethod keeps bans as a kernel would.
 type fakeMethod struct {
 	err  error
+	bad  netip.Prefix // of a ban that is refused
 	bans map[netip.Prefix]Ban
 	n    int
 }
 
 func (m *fakeMethod) Name() string { return "fake" }
-func (m *fakeMethod) Ban(_ context.Context, b Ban) error {
+func (m *fakeMethod) BanAll(_ context.Context, bans []Ban) error {
 	m.n++
-	if m.err == nil {
+	if m.err != nil {
+		return m.err
+	}
+	for _, b := range bans {
+		if b.Prefix == m.bad {
+			return errors.New("refused")
+		}
+	}
+	for _, b := range bans {
 		m.bans[b.Prefix] = b
 	}
-	return m.err
+	return nil
 }
 
 func (m *fakeMethod) Unban(_ context.Context, b Ban) error {
@@ -78,6 +87,14 @@ func verdict(src string, strength judge.Strength, block config.Block) *judge.Ver
 	}
 }
 
+// answer is Answer with its Commit.
+func answer(r *Responder, v *judge.Verdict, kernelSays bool, later func(Outcome)) (Outcome, bool) {
+	o, deferred := r.Answer(v, kernelSays, later)
+	r.Commit(context.Background())
+	o.Settle()
+	return o, deferred
+}
+
 const scanner = "203.0.113.9"
 
 func never(t *testing.T) func(Outcome) {
@@ -92,14 +109,14 @@ func TestNativeBanBeginsAndEnds(t *testing.T) {
 		go r.Run(ctx)
 
 		v := verdict(scanner, judge.Soft, config.BlockBan)
-		o, deferred := r.Answer(ctx, v, false, never(t))
+		o, deferred := answer(r, v, false, never(t))
 		if deferred || !o.Blocked || o.Already || len(o.Actions) != 1 || o.Actions[0].Step != StepNative {
 			t.Fatalf("first hit: %+v, deferred %v", o, deferred)
 		}
 		if b := m.bans[v.Prefix]; b.Strength != judge.Soft || b.Until.Sub(b.Since) != 10*time.Minute || b.Times != 1 {
 			t.Errorf("the method was asked for %+v", b)
 		}
-		if o, _ := r.Answer(ctx, v, false, never(t)); !o.Blocked || !o.Already || m.n != 1 {
+		if o, _ := answer(r, v, false, never(t)); !o.Blocked || !o.Already || m.n != 1 {
 			t.Errorf("second hit: %+v after %d calls of the method", o, m.n)
 		}
 		src := v.Sighting.Src
@@ -117,7 +134,7 @@ func TestNativeBanBeginsAndEnds(t *testing.T) {
 		if n := r.Bans(src); n != 1 {
 			t.Errorf("%d earlier bans remembered, want 1", n)
 		}
-		if r.Answer(ctx, v, false, never(t)); m.bans[v.Prefix].Times != 2 {
+		if answer(r, v, false, never(t)); m.bans[v.Prefix].Times != 2 {
 			t.Errorf("banned again as number %d, want 2", m.bans[v.Prefix].Times)
 		}
 		time.Sleep(10*time.Minute + pastRetained + 2*time.Second)
@@ -134,7 +151,7 @@ func TestStrongerVerdictReplaces(t *testing.T) {
 	m := &fakeMethod{bans: map[netip.Prefix]Ban{}}
 	r := New([]Method{m}, nil, Plan{}, &ledger{})
 	for _, s := range []judge.Strength{judge.Limited, judge.Soft, judge.Limited} {
-		r.Answer(t.Context(), verdict(scanner, s, config.BlockBan), false, never(t))
+		answer(r, verdict(scanner, s, config.BlockBan), false, never(t))
 	}
 	if b := m.bans[netip.MustParsePrefix(scanner+"/32")]; m.n != 2 || b.Strength != judge.Soft || len(r.List()) != 1 {
 		t.Errorf("%d calls, now %v, %d rows; a weaker verdict changes nothing", m.n, b.Strength, len(r.List()))
@@ -146,12 +163,12 @@ func TestProtocolBanLeavesTheOtherAlone(t *testing.T) {
 	r := New([]Method{m}, nil, Plan{}, &ledger{})
 	v := verdict(scanner, judge.Soft, config.BlockCommand)
 	v.Scope = judge.TCPOnly
-	r.Answer(t.Context(), v, false, never(t))
+	answer(r, v, false, never(t))
 	if t0 := v.Sighting.Time + 1; !r.Dropped(v.Sighting.Src, judge.TCPOnly, t0) || r.Dropped(v.Sighting.Src, judge.UDPOnly, t0) {
 		t.Error("a ban of TCP covers TCP and nothing else")
 	}
 	v.Scope = judge.UDPOnly
-	r.Answer(t.Context(), v, false, never(t))
+	answer(r, v, false, never(t))
 	if b := m.bans[v.Prefix]; b.Scope != judge.AllProtocols || !r.Dropped(v.Sighting.Src, judge.TCPOnly, v.Sighting.Time+1) {
 		t.Errorf("first TCP, then UDP: the ban covers %v", b.Scope)
 	}
@@ -162,15 +179,15 @@ func TestKernelReportFirst(t *testing.T) {
 	m := &fakeMethod{bans: map[netip.Prefix]Ban{}}
 	r := New([]Method{m}, nil, Plan{}, &ledger{})
 	v := verdict(scanner, judge.Soft, config.BlockBan)
-	r.Answer(t.Context(), v, true, never(t))
+	answer(r, v, true, never(t))
 	if r.Dropped(v.Sighting.Src, judge.TCPOnly, v.Sighting.Time+1) {
 		t.Error("the sighting of the packet that the kernel reported would be swallowed")
 	}
-	o, _ := r.Answer(t.Context(), v, false, never(t))
+	o, _ := answer(r, v, false, never(t))
 	if !o.Blocked || o.Already || len(o.Actions) != 1 {
 		t.Errorf("its sighting: %+v", o)
 	}
-	if o, _ := r.Answer(t.Context(), v, true, never(t)); !o.Already || m.n != 1 {
+	if o, _ := answer(r, v, true, never(t)); !o.Already || m.n != 1 {
 		t.Errorf("a second report: %+v, %d calls", o, m.n)
 	}
 }
@@ -200,28 +217,28 @@ func TestCommandsAlone(t *testing.T) {
 	var got []Outcome
 	later := func(o Outcome) { got = append(got, o) }
 
-	if o, deferred := r.Answer(t.Context(), v, false, later); !deferred || o.Blocked {
+	if o, deferred := answer(r, v, false, later); !deferred || o.Blocked {
 		t.Fatalf("first hit: %+v, deferred %v", o, deferred)
 	}
-	if o, deferred := r.Answer(t.Context(), v, false, later); deferred || o.Blocked || len(q.orders) != 1 {
+	if o, deferred := answer(r, v, false, later); deferred || o.Blocked || len(q.orders) != 1 {
 		t.Errorf("a hit while they run: %+v, deferred %v, %d orders", o, deferred, len(q.orders))
 	}
 	q.finish(0, StepHostsDeny, StepRoute, StepCommand)
 	if o := got[0]; o.Blocked || !o.Deferred || len(o.Actions) != 3 || len(l.began) != 0 {
 		t.Errorf("all failed: %+v, began %v; a failed command blocks nobody", o, l.began)
 	}
-	if _, deferred := r.Answer(t.Context(), v, false, later); !deferred || len(q.orders) != 2 {
+	if _, deferred := answer(r, v, false, later); !deferred || len(q.orders) != 2 {
 		t.Fatalf("the next hit did not try again")
 	}
 	q.finish(1, StepRoute)
 	if o := got[1]; !o.Blocked || len(l.began) != 1 {
 		t.Errorf("two of three: %+v, began %v", o, l.began)
 	}
-	if o, _ := r.Answer(t.Context(), v, false, later); !slices.Equal(q.orders[2].Steps, []Step{StepRoute}) || o.Already {
+	if o, _ := answer(r, v, false, later); !slices.Equal(q.orders[2].Steps, []Step{StepRoute}) || o.Already {
 		t.Errorf("only what failed is tried again: %v, %+v", q.orders[2].Steps, o)
 	}
 	q.finish(2)
-	if o, deferred := r.Answer(t.Context(), v, false, later); deferred || !o.Already || !o.Blocked || len(q.orders) != 3 {
+	if o, deferred := answer(r, v, false, later); deferred || !o.Already || !o.Blocked || len(q.orders) != 3 {
 		t.Errorf("all done: %+v, %d orders", o, len(q.orders))
 	}
 	if r.Stats().StepsFailed != 4 {
@@ -232,7 +249,7 @@ func TestCommandsAlone(t *testing.T) {
 func TestWeakEvidenceRunsNoCommands(t *testing.T) {
 	q := &fakeRunner{room: 9}
 	r := New(nil, q, fullPlan, &ledger{})
-	o, deferred := r.Answer(t.Context(), verdict(scanner, judge.Limited, config.BlockBan), false, never(t))
+	o, deferred := answer(r, verdict(scanner, judge.Limited, config.BlockBan), false, never(t))
 	if deferred || o.Blocked || len(q.orders) != 0 {
 		t.Errorf("limited: %+v, %d orders", o, len(q.orders))
 	}
@@ -241,14 +258,14 @@ func TestWeakEvidenceRunsNoCommands(t *testing.T) {
 func TestQueueFull(t *testing.T) {
 	q := &fakeRunner{room: 1}
 	r := New(nil, q, fullPlan, &ledger{})
-	r.Answer(t.Context(), verdict(scanner, judge.Soft, config.BlockBan), false, nil)
+	answer(r, verdict(scanner, judge.Soft, config.BlockBan), false, nil)
 	v := verdict("203.0.113.10", judge.Soft, config.BlockBan)
-	o, deferred := r.Answer(t.Context(), v, false, never(t))
+	o, deferred := answer(r, v, false, never(t))
 	if deferred || o.Blocked || len(o.Actions) != 1 || !errors.Is(o.Actions[0].Err, ErrBusy) || r.Stats().RefusedBusy != 1 {
 		t.Errorf("no room: %+v, deferred %v, %+v", o, deferred, r.Stats())
 	}
 	q.room = 9
-	if _, deferred := r.Answer(t.Context(), v, false, nil); !deferred {
+	if _, deferred := answer(r, v, false, nil); !deferred {
 		t.Error("with room again the next hit is answered")
 	}
 }
@@ -274,7 +291,7 @@ func TestEndUndoes(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
 				go r.Run(ctx)
-				r.Answer(ctx, verdict(scanner, judge.Soft, config.BlockBan), false, func(Outcome) {})
+				answer(r, verdict(scanner, judge.Soft, config.BlockBan), false, func(Outcome) {})
 				q.finish(0)
 				time.Sleep(11 * time.Minute)
 				synctest.Wait()
@@ -295,7 +312,7 @@ func TestUnban(t *testing.T) {
 	m, l, q := &fakeMethod{bans: map[netip.Prefix]Ban{}}, &ledger{}, &fakeRunner{room: 9}
 	r := New([]Method{m}, q, fullPlan, l)
 	v := verdict(scanner, judge.Soft, config.BlockBan)
-	r.Answer(t.Context(), v, false, func(Outcome) {})
+	answer(r, v, false, func(Outcome) {})
 	q.finish(0)
 	lifted, err := r.Unban(t.Context(), v.Sighting.Src)
 	if err != nil || len(lifted) != 1 || !slices.Equal(lifted[0].Lasting, []Step{StepRoute}) {
@@ -316,13 +333,13 @@ func TestUnbanLiftsThe64Too(t *testing.T) {
 	m := &fakeMethod{bans: map[netip.Prefix]Ban{}}
 	r := New([]Method{m}, nil, Plan{}, &ledger{})
 	one, two := verdict("2001:db8::9", judge.Soft, config.BlockBan), verdict("2001:db8::a", judge.Soft, config.BlockBan)
-	r.Answer(t.Context(), one, false, never(t))
+	answer(r, one, false, never(t))
 	if r.Neighbours(two.Sighting.Src) != 1 || r.Neighbours(one.Sighting.Src) != 0 {
 		t.Errorf("neighbours: %d and %d, want 1 and 0", r.Neighbours(two.Sighting.Src), r.Neighbours(one.Sighting.Src))
 	}
 	two.Prefix = netip.MustParsePrefix("2001:db8::/64")
-	r.Answer(t.Context(), two, false, never(t))
-	if o, _ := r.Answer(t.Context(), verdict("2001:db8::b", judge.Soft, config.BlockBan), false, never(t)); !o.Already {
+	answer(r, two, false, never(t))
+	if o, _ := answer(r, verdict("2001:db8::b", judge.Soft, config.BlockBan), false, never(t)); !o.Already {
 		t.Error("a third address of a banned /64 is not seen as banned")
 	}
 	if lifted, err := r.Unban(t.Context(), one.Sighting.Src); err != nil || len(lifted) != 2 || len(m.bans) != 0 {
@@ -336,22 +353,40 @@ func TestNativeFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, q := &fakeMethod{err: errors.New("refused"), bans: map[netip.Prefix]Ban{}}, &fakeRunner{room: 9}
 		r := New([]Method{m}, q, fullPlan, &ledger{})
-		o, deferred := r.Answer(t.Context(), verdict(scanner, judge.Soft, config.BlockBan), false, func(Outcome) {})
-		if o.Blocked || !deferred || o.Actions[0].Err == nil {
-			t.Errorf("%+v, deferred %v", o, deferred)
+		o, _ := answer(r, verdict(scanner, judge.Soft, config.BlockBan), false, func(Outcome) {})
+		if o.Blocked || o.Actions[0].Err == nil || len(q.orders) != 1 {
+			t.Errorf("%+v, %d orders", o, len(q.orders))
 		}
 		for i := range 100 {
-			r.Answer(t.Context(), verdict(fmt.Sprintf("203.0.113.%d", i+20), judge.Limited, config.BlockBan), false, nil)
+			answer(r, verdict(fmt.Sprintf("203.0.113.%d", i+20), judge.Limited, config.BlockBan), false, nil)
 		}
 		if m.n != 1 || r.Stats().NativeFailed != 1 {
 			t.Errorf("the method was asked %d times within a second of its failure", m.n)
 		}
 		time.Sleep(time.Second)
 		m.err = nil
-		if o, _ := r.Answer(t.Context(), verdict("203.0.113.200", judge.Soft, config.BlockBan), false, nil); !o.Blocked {
+		if o, _ := answer(r, verdict("203.0.113.200", judge.Soft, config.BlockBan), false, nil); !o.Blocked {
 			t.Errorf("a second later: %+v", o)
 		}
 	})
+}
+
+// One ban that the method refuses does not keep the others of its batch out.
+func TestCommitOneByOne(t *testing.T) {
+	m := &fakeMethod{bans: map[netip.Prefix]Ban{}, bad: netip.MustParsePrefix("203.0.113.11/32")}
+	r := New([]Method{m}, nil, Plan{}, &ledger{})
+	var got []Outcome
+	for _, a := range []string{"203.0.113.10", "203.0.113.11", "203.0.113.12"} {
+		o, _ := r.Answer(verdict(a, judge.Soft, config.BlockBan), false, never(t))
+		got = append(got, o)
+	}
+	r.Commit(t.Context())
+	for i := range got {
+		got[i].Settle()
+	}
+	if !got[0].Blocked || got[1].Blocked || !got[2].Blocked || len(m.bans) != 2 || len(r.List()) != 2 || r.Stats().NativeFailed != 1 {
+		t.Errorf("%+v, %v", got, m.bans)
+	}
 }
 
 func TestLimits(t *testing.T) {
@@ -360,7 +395,7 @@ func TestLimits(t *testing.T) {
 		r := New([]Method{m}, nil, Plan{}, &ledger{})
 		for i := range banBurst + 500 {
 			a := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
-			r.Answer(t.Context(), verdict(a.String(), judge.Soft, config.BlockBan), false, nil)
+			answer(r, verdict(a.String(), judge.Soft, config.BlockBan), false, nil)
 		}
 		if len(m.bans) != banBurst || r.Stats().RefusedLimits != 500 {
 			t.Errorf("%d bans, %d refused at once; want %d and 500", len(m.bans), r.Stats().RefusedLimits, banBurst)
@@ -372,7 +407,7 @@ func TestLimits(t *testing.T) {
 			a := netip.AddrFrom4([4]byte{11, byte(i >> 16), byte(i >> 8), byte(i)})
 			v := verdict(a.String(), judge.Soft, config.BlockBan)
 			v.Length = time.Hour
-			r.Answer(t.Context(), v, false, nil)
+			answer(r, v, false, nil)
 		}
 		if len(r.book.entries) != MaxBans {
 			t.Errorf("%d entries, want the most there may be: %d", len(r.book.entries), MaxBans)
@@ -389,7 +424,7 @@ func TestRestore(t *testing.T) {
 		go r.Run(ctx)
 		v := verdict(scanner, judge.Soft, config.BlockBan)
 		r.Restore([]InForce{{Ban: Ban{Prefix: v.Prefix, Strength: judge.Soft, Until: time.Now().Add(time.Minute), Times: 1}, Methods: []string{"fake"}}})
-		if o, _ := r.Answer(ctx, v, false, never(t)); !o.Already || m.n != 0 {
+		if o, _ := answer(r, v, false, never(t)); !o.Already || m.n != 0 {
 			t.Errorf("a restored ban: %+v, %d calls", o, m.n)
 		}
 		time.Sleep(2 * time.Minute)
@@ -411,7 +446,7 @@ func TestForeignHostsDenyLineStays(t *testing.T) {
 		go r.Run(ctx)
 		v := verdict(scanner, judge.Soft, config.BlockBan)
 		var got Outcome
-		r.Answer(ctx, v, false, func(o Outcome) { got = o })
+		answer(r, v, false, func(o Outcome) { got = o })
 		q.done[0]([]Action{{Step: StepHostsDeny, Host: v.Sighting.Src, Skipped: true}})
 		if !got.Blocked || len(r.List()) != 1 {
 			t.Errorf("a host that is kept out already: %+v, %d rows", got, len(r.List()))
@@ -428,7 +463,7 @@ func TestRelax(t *testing.T) {
 	m := &fakeMethod{bans: map[netip.Prefix]Ban{}}
 	r := New([]Method{m}, nil, Plan{}, &ledger{})
 	v := verdict(scanner, judge.Soft, config.BlockBan)
-	r.Answer(t.Context(), v, false, never(t))
+	answer(r, v, false, never(t))
 	until := m.bans[v.Prefix].Until
 	if err := r.Relax(t.Context(), []netip.Addr{v.Sighting.Src, netip.MustParseAddr("198.51.100.1")}); err != nil {
 		t.Fatal(err)
