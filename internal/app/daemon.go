@@ -18,7 +18,6 @@ import (
 	"portsentry/internal/judge"
 	"portsentry/internal/proc"
 	"portsentry/internal/respond"
-	"portsentry/internal/respond/command"
 	"portsentry/internal/respond/nft"
 	"portsentry/internal/store/textfile"
 	"portsentry/internal/view"
@@ -53,8 +52,8 @@ type daemon struct {
 
 	table     *nft.Table // nil: no native method
 	responder *respond.Responder
-	helper    *proc.Helper    // nil: no command configured
-	runner    *command.Client // nil likewise
+	helper    *proc.Helper // nil: no command configured
+	runner    *runner      // nil likewise
 	record    *recorder
 	log       *log.Writer
 	control   *control.Server
@@ -192,12 +191,12 @@ func (d *daemon) openResponder() {
 	if d.table != nil {
 		methods = append(methods, d.table)
 	}
-	var runner respond.Runner
+	var steps respond.Runner
 	plan := respond.Plan{}
 	if d.runner != nil {
-		runner, plan = d.runner, respond.PlanFrom(d.config)
+		steps, plan = d.runner, respond.PlanFrom(d.config)
 	}
-	d.responder = respond.New(methods, runner, plan, d.record)
+	d.responder = respond.New(methods, steps, plan, d.record)
 }
 
 func (d *daemon) openDecider(trust *judge.Trust) {
@@ -266,7 +265,11 @@ func (d *daemon) run(ctx context.Context) error {
 	base.start("bans", d.responder.Run)
 	base.start("control socket", d.control.Run)
 	if d.runner != nil {
-		base.start("helper", d.runner.Run)
+		base.start("helper", func(ctx context.Context) error {
+			return d.runner.run(ctx, func(why error) {
+				d.problems.set("helper", fmt.Sprintf("no commands are run and hosts.deny is left alone: %v", why))
+			})
+		})
 	}
 	decide := newTasks(ctx)
 	decide.start("decisions", d.decider.run)

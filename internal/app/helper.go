@@ -40,7 +40,7 @@ func (d *daemon) openHelper() error {
 		return fmt.Errorf("the helper that runs commands: %w", err)
 	}
 	d.helper = h
-	d.runner = command.NewClient(h.Conn())
+	d.runner = newRunner(command.NewClient(h.Conn()))
 	return nil
 }
 
@@ -50,7 +50,11 @@ func (d *daemon) stopHelper() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
-	return d.helper.Stop(ctx)
+	err := d.helper.Stop(ctx)
+	if d.runner.ended() {
+		return nil // it ended before, and status has said so since
+	}
+	return err
 }
 
 // newHelper is the helper's side: hidden, for it is nothing to run by hand.

@@ -7,13 +7,9 @@ import (
 	"strings"
 	"time"
 
-	"portsentry/internal/capture"
-	"portsentry/internal/decode"
-	"portsentry/internal/detect"
 	"portsentry/internal/host"
 	"portsentry/internal/judge"
 	"portsentry/internal/respond"
-	"portsentry/internal/respond/nft"
 	"portsentry/internal/store"
 	"portsentry/internal/store/textfile"
 )
@@ -124,36 +120,6 @@ func (d *daemon) closeTable() error {
 		return fmt.Errorf("the firewall's trap rule may still be there: %w", err)
 	}
 	return nil
-}
-
-// kernelReports hands the kernel's reports of provisional bans to the decider.
-func (d *daemon) kernelReports(ctx context.Context) error {
-	var (
-		decoder decode.Decoder
-		probe   decode.Probe
-	)
-	return d.table.Run(ctx, func(h nft.Hit) {
-		f := capture.Frame{
-			Time: h.Time, Data: h.Packet, WireLen: len(h.Packet), IfIndex: h.IfIndex,
-			Link: capture.LinkRaw, ChecksumPartial: true,
-		}
-		if decoder.Decode(&f, &probe) != decode.Complete {
-			return
-		}
-		s := detect.Sighting{
-			Time: probe.Time, IfIndex: probe.IfIndex, Src: probe.Src, Dst: probe.Dst,
-			SrcPort: probe.SrcPort, DstPort: probe.DstPort, Proto: probe.Proto, Kind: detect.KindUDP,
-			Flags: probe.Flags, TTL: probe.TTL, IPOptions: probe.IPOptions, Count: 1, Triggered: true,
-		}
-		if probe.Proto == decode.ProtoTCP {
-			s.Kind = detect.Classify(probe.Flags)
-		}
-		select {
-		case d.decider.hits <- s:
-		default:
-			d.decider.hitsLost.Add(1)
-		}
-	})
 }
 
 // liftEdited lifts the bans of hosts whose lines somebody took out of the
