@@ -35,7 +35,7 @@ test-long: deps
 	$(TESTENV) CGO_ENABLED=1 PORTSENTRY_LONG=1 $(GO) test -race -shuffle=on -timeout 60m -json ./... | $(GO) run ./test/summary
 
 bench: deps build
-	$(GO) test -run '^$$' -bench . -benchmem ./internal/decode ./internal/detect ./internal/judge ./internal/view/log
+	$(GO) test -run '^$$' -bench . -benchmem ./internal/app ./internal/decode ./internal/detect ./internal/judge ./internal/view/log
 	$(TESTENV) $(GO) run ./test/bench -portsentry ./portsentry
 
 lint:
