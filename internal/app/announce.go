@@ -19,6 +19,7 @@ const readyLine = "Portsentry is now active and listening."
 type watching struct {
 	mu    sync.Mutex
 	links []host.Link
+	begun bool // something was said about it
 	said  bool // the ready line
 }
 
@@ -37,10 +38,11 @@ func (d *daemon) watch() {
 		return
 	}
 	d.problems.set("interfaces", "")
-	d.problems.set("missing", "")
+	absent := ""
 	if len(missing) > 0 {
-		d.problems.set("missing", "INTERFACES names what is not there: "+strings.Join(missing, ", ")+" (watched as soon as it appears)")
+		absent = "INTERFACES names what is not there: " + strings.Join(missing, ", ") + " (watched as soon as it appears)"
 	}
+	d.problems.set("missing", absent)
 
 	w := &d.watching
 	w.mu.Lock()
@@ -50,11 +52,12 @@ func (d *daemon) watch() {
 	d.problems.quiet("watching", len(links) == 0, "nothing is watched: no interface is up and holds an address")
 	now := names(links)
 	switch {
-	case len(links) == 0 && (before != "" || !w.said):
+	case len(links) == 0 && (before != "" || !w.begun):
 		fmt.Fprintln(d.o.Stderr, "watching nothing: no interface is up and holds an address; one that appears will be watched")
 	case before != now:
 		fmt.Fprintf(d.o.Stderr, "watching %s, %s, IPv4 and IPv6\n", describe(links), portCounts(d.config))
 	}
+	w.begun = true
 	if len(links) > 0 && !w.said {
 		w.said = true
 		d.sayRest(left)

@@ -211,13 +211,16 @@ func (d *daemon) openDecider(trust *judge.Trust) {
 			BanUnverified: d.config.BanTimeUnverified, BanMax: max(d.config.BanTime, d.config.BanTimeUnverified),
 		}, trust, asPeers{d.peers}, d.responder),
 	}
-	if d.table == nil {
+	if d.table == nil && d.runner == nil {
 		return
 	}
 	d.decider.freshen = func() {
 		if err := d.peers.Fresh(); err != nil && !errors.Is(err, host.ErrStale) {
 			d.problems.set("peers", fmt.Sprintf("who is connected could not be asked: %v", err))
 		}
+	}
+	if d.table == nil {
+		return
 	}
 	d.decider.revoke = func(ctx context.Context, s detect.Sighting) {
 		if err := d.table.Revoke(ctx, s.Src); err != nil {

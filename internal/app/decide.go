@@ -24,7 +24,7 @@ type decider struct {
 	responder *respond.Responder
 	record    *recorder
 	revoke    func(context.Context, detect.Sighting) // takes a provisional ban back; nil: no native method
-	freshen   func()                                 // makes sure that connections opened until now are known; nil likewise
+	freshen   func()                                 // makes sure that connections opened until now are known; nil: nobody is answered
 
 	held  []held // of this batch
 	fresh bool   // connections have been asked for in this batch

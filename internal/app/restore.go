@@ -29,7 +29,8 @@ func (d *daemon) openFiles() error {
 			d.onStop(h.Close)
 		}
 	}
-	if path := d.config.BlockedFile; path != "" {
+	// Log only: nobody gets on the list, and an earlier one is not ours to clear.
+	if path := d.config.BlockedFile; path != "" && blocks(d.config) {
 		b, entries, warnings := textfile.OpenBlocked(path)
 		d.record.blocked, d.blockedBefore = b, entries
 		d.problems.set("blocked", strings.Join(warnings, "\n"))

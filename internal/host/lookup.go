@@ -45,6 +45,7 @@ type slot struct {
 	socket     Use
 	askedFlows int64
 	flow       Use
+	peer       netip.AddrPort // the last remote end found connected here
 }
 
 // Lookup asks the kernel what stands behind a destination: the sockets first,
@@ -54,6 +55,10 @@ type slot struct {
 // before it was asked. So a service that starts later is asked about anew and
 // its first client is never taken for a scanner, while a flood that waits in
 // the ring costs one question a port.
+//
+// A connection may be gone by the time that its last packets are asked about:
+// nothing remembers one that the other end closed first, or that was reset. So
+// the last one found alive at a destination stays known here.
 type Lookup struct {
 	sockets   *Sockets
 	conntrack *Conntrack // nil: there is none
@@ -140,6 +145,7 @@ func (l *Lookup) socket(q *Question, s *slot, now int64) Use {
 	case err != nil:
 		return Unsure
 	case state == Connected: // true of this source only
+		s.peer = q.Src
 		return Served
 	case state == Listening:
 		s.socket = Served
@@ -147,6 +153,9 @@ func (l *Lookup) socket(q *Question, s *slot, now int64) Use {
 		s.socket = Free
 	}
 	s.asked = now
+	if s.socket == Free && !q.AnyPeer && s.peer == q.Src {
+		return Served
+	}
 	return s.socket
 }
 

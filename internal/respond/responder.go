@@ -113,7 +113,7 @@ func (r *Responder) Answer(v *judge.Verdict, kernelSays bool, later func(Outcome
 			e.unreported = nil
 			return Outcome{Blocked: true, Actions: first}, false
 		}
-		r.retry(e, later)
+		r.retry(e, v, later)
 		return Outcome{Blocked: true, Already: true}, false
 	}
 
@@ -131,7 +131,7 @@ func (r *Responder) Answer(v *judge.Verdict, kernelSays bool, later func(Outcome
 		case e.inFlight:
 			return o, false
 		case len(e.failed) > 0:
-			return o, r.retry(e, later)
+			return o, r.retry(e, v, later)
 		case e.stands():
 			o.Blocked, o.Already = true, true
 			return o, false

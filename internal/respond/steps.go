@@ -2,6 +2,8 @@ package respond
 
 import (
 	"time"
+
+	"portsentry/internal/judge"
 )
 
 // submit hands steps for e to the runner. deferred: the sighting at hand is
@@ -30,9 +32,10 @@ func (r *Responder) submit(e *entry, steps []Step, deferred bool, later func(Out
 }
 
 // retry tries the failed steps of e once more. It reports whether the outcome
-// of the sighting at hand waits for them alone.
-func (r *Responder) retry(e *entry, later func(Outcome)) (deferred bool) {
-	if e.inFlight || len(e.failed) == 0 {
+// of the sighting at hand waits for them alone. Evidence too weak to run them
+// tries none again: their host may hold a connection by now.
+func (r *Responder) retry(e *entry, v *judge.Verdict, later func(Outcome)) (deferred bool) {
+	if e.inFlight || len(e.failed) == 0 || len(r.steps(v)) == 0 {
 		return false
 	}
 	steps := e.failed
