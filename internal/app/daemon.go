@@ -157,10 +157,25 @@ func (d *daemon) native() bool {
 // It never outlives the ban that it begins.
 const provisional = 10 * time.Second
 
+// leftovers reports whether an earlier run, with another configuration, left
+// bans in the kernel. Log only, the table is opened all the same, without traps,
+// so that they can be seen and lifted until they end. Next to commands of the
+// owner it would ban by itself again: then only a sentence says so.
+func (d *daemon) leftovers() bool {
+	if !nft.Present() {
+		return false
+	}
+	if blocks(d.config) {
+		d.problems.set("leftovers", "bans that an earlier run made with nftables stand until they end, though BLOCK_METHOD is none now; nft delete table inet portsentry lifts them all")
+		return false
+	}
+	return true
+}
+
 // openTable opens the firewall table. With BLOCK_METHOD="auto" a kernel without
 // nftables is a problem to be shown, not a reason to watch nothing.
 func (d *daemon) openTable(trust *judge.Trust) error {
-	if !d.native() {
+	if !d.native() && !d.leftovers() {
 		return nil
 	}
 	s := d.facts.watcher.Snapshot()
@@ -176,7 +191,7 @@ func (d *daemon) openTable(trust *judge.Trust) error {
 		PeerTimeout: host.PeerKept,
 	})
 	if err != nil {
-		if d.config.BlockMethod == config.MethodAuto {
+		if d.config.BlockMethod == config.MethodAuto || !d.native() {
 			d.problems.set("nftables", fmt.Sprintf("no native ban: %v", err))
 			return nil
 		}

@@ -86,7 +86,7 @@ func New(o Options) *Detector {
 // reports true. It keeps neither p nor s.
 func (d *Detector) Observe(p *decode.Probe, s *Sighting) bool {
 	d.probes.Add(1)
-	kind := KindNone
+	var kind Kind
 	switch p.Proto {
 	case decode.ProtoTCP:
 		if !d.o.TCP.Has(p.DstPort) {

@@ -68,7 +68,7 @@ func TestClassify(t *testing.T) {
 		{P, KindOdd, "Unknown Type: TCP Packet Flags: SYN: 0 FIN: 0 ACK: 0 PSH: 1 URG: 0 RST: 0"},
 		{F | U, KindOdd, "Unknown Type: TCP Packet Flags: SYN: 0 FIN: 1 ACK: 0 PSH: 0 URG: 1 RST: 0"},
 		{S | U, KindOdd, "Unknown Type: TCP Packet Flags: SYN: 1 FIN: 0 ACK: 0 PSH: 0 URG: 1 RST: 0"},
-		{S | F | A, KindOdd, "Unknown Type: TCP Packet Flags: SYN: 1 FIN: 1 ACK: 1 PSH: 0 URG: 0 RST: 0"},
+		{S | F | A, KindNone, ""}, // a SYN-ACK, whatever else: PortSentry never reported it
 		{S | A, KindNone, ""},     // backscatter
 		{R, KindNone, ""},         // backscatter
 		{R | A, KindNone, ""},     // backscatter

@@ -18,7 +18,7 @@ const (
 	KindXMAS        // FIN, PSH and URG, with or without SYN
 	KindMaimon      // FIN and ACK (Uriel Maimon, Phrack 49): only where no connection is
 	KindACK         // ACK alone: nmap's ACK and window scans send the same packet
-	KindOdd         // any other combination without RST
+	KindOdd         // any other combination without ACK and RST
 	KindUDP
 )
 
@@ -52,7 +52,7 @@ const six = decode.FIN | decode.SYN | decode.RST | decode.PSH | decode.ACK | dec
 // data of a connection that is gone.
 func Classify(flags uint16) Kind {
 	switch f := flags & six; {
-	case f&decode.RST != 0, f&(decode.SYN|decode.ACK) == decode.SYN|decode.ACK && f&decode.FIN == 0:
+	case f&decode.RST != 0, f&(decode.SYN|decode.ACK) == decode.SYN|decode.ACK:
 		return KindNone
 	case f == 0:
 		// PortSentry 2.x calls ECE or CWR alone unknown, 1.x NULL. It is no
@@ -71,7 +71,7 @@ func Classify(flags uint16) Kind {
 		return KindMaimon
 	case f == decode.ACK:
 		return KindACK
-	case f&decode.ACK != 0 && f&decode.SYN == 0:
+	case f&decode.ACK != 0:
 		return KindNone // PSH+ACK, FIN+PSH+ACK, URG+ACK: the tail of an old connection
 	}
 	return KindOdd

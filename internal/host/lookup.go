@@ -103,7 +103,7 @@ func (l *Lookup) Close() error {
 func (l *Lookup) Use(q *Question) Use {
 	now := time.Now().UnixNano()
 	s := l.slot(q)
-	use := Free
+	var use Use
 	switch {
 	case q.AnyPeer && s.asked > q.Time:
 		use = s.socket

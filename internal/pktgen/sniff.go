@@ -183,7 +183,7 @@ func (s *Sniffer) lost() int {
 		return 0
 	}
 	lost := 0
-	raw.Control(func(fd uintptr) {
+	_ = raw.Control(func(fd uintptr) { // fails only when closed
 		if st, err := unix.GetsockoptTpacketStats(int(fd), unix.SOL_PACKET, unix.PACKET_STATISTICS); err == nil {
 			lost = int(st.Drops)
 		}

@@ -137,7 +137,7 @@ func (d *Daemon) inside(f func() error) error {
 func (d *Daemon) waitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
-	_, err := d.WaitLine(ctx, func(line string) bool { return strings.HasSuffix(line, ReadyLine) })
+	_, err := d.WaitLine(ctx, func(line string) bool { return strings.Contains(line, ReadyLine) })
 	if err != nil {
 		return fmt.Errorf("not ready: %w", err)
 	}

@@ -102,13 +102,13 @@ func Binary(t *testing.T) string {
 	return path
 }
 
-// Main is for TestMain: it runs the tests and removes the program built for them.
+// Main is for TestMain: it runs the tests with the program built for them, and
+// removes it.
 func Main(m *testing.M) int {
-	code := m.Run()
-	if path, err := build(); err == nil {
-		os.RemoveAll(filepath.Dir(path))
+	if path, err := build(); err == nil { // else the tests say so
+		defer os.RemoveAll(filepath.Dir(path))
 	}
-	return code
+	return m.Run()
 }
 
 // Start runs portsentry on the host with these keys of portsentry.conf, until

@@ -198,12 +198,15 @@ func (n *testNet) marker() { n.t.Helper(); n.packet(unix.ETH_P_IP, markerPacket)
 
 func eventually(t testing.TB, what string, done func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.After(5 * time.Second)
+	tick := time.NewTicker(200 * time.Microsecond)
+	defer tick.Stop()
 	for !done() {
-		if time.Now().After(deadline) {
+		select {
+		case <-deadline:
 			t.Fatalf("waited 5 s for %s", what)
+		case <-tick.C:
 		}
-		time.Sleep(200 * time.Microsecond)
 	}
 }
 

@@ -122,9 +122,14 @@ func do(t *testing.T, c *Client, o respond.Order) []respond.Action {
 // eventually polls ok.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(deadline); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
+	end := time.After(deadline)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-end:
 			t.Fatal("not in time: " + what)
+		case <-tick.C:
 		}
 	}
 }

@@ -106,7 +106,7 @@ func (s *server) serve(ctx context.Context) error {
 func (s *server) answer(a reply) {
 	a.refused = s.refused.Load()
 	b := a.encode()
-	s.conn.Write(b[:])
+	_, _ = s.conn.Write(b[:])
 }
 
 // do carries out one step.

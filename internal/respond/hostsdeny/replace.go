@@ -127,7 +127,7 @@ func copyAttributes(path string, to int) {
 	value := make([]byte, 64<<10) // XATTR_SIZE_MAX
 	for name := range strings.SplitSeq(strings.TrimSuffix(string(names[:n]), "\x00"), "\x00") {
 		if m, err := unix.Lgetxattr(path, name, value); err == nil {
-			unix.Fsetxattr(to, name, value[:m], 0)
+			_ = unix.Fsetxattr(to, name, value[:m], 0)
 		}
 	}
 }

@@ -109,6 +109,17 @@ func Open(o Options) (*Table, error) {
 	return t, nil
 }
 
+// Present reports whether an earlier run has left the table, with bans that may
+// still be in force.
+func Present() bool {
+	conn, err := nftables.New()
+	if err != nil {
+		return false
+	}
+	_, err = conn.ListTableOfFamily(tableName, nftables.TableFamilyINet)
+	return err == nil
+}
+
 // Name is the method's name in BLOCK_METHOD.
 func (t *Table) Name() string { return string(config.MethodNftables) }
 
