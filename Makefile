@@ -28,11 +28,11 @@ test: deps
 	$(GO) vet ./...
 	$(GO) mod tidy -diff
 	CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/portsentry
-	$(TESTENV) CGO_ENABLED=1 $(GO) test -race -shuffle=on -timeout 9m -json ./... | $(GO) run ./test/summary
+	$(TESTENV) CGO_ENABLED=1 $(GO) test -race -shuffle=on -count=1 -timeout 9m -json ./... | $(GO) run ./test/summary
 
 test-long: deps
 	scripts/fuzz
-	$(TESTENV) CGO_ENABLED=1 PORTSENTRY_LONG=1 $(GO) test -race -shuffle=on -timeout 60m -json ./... | $(GO) run ./test/summary
+	$(TESTENV) CGO_ENABLED=1 PORTSENTRY_LONG=1 $(GO) test -race -shuffle=on -count=1 -timeout 60m -json ./... | $(GO) run ./test/summary
 
 bench: deps build
 	$(GO) test -run '^$$' -bench . -benchmem ./internal/app ./internal/decode ./internal/detect ./internal/judge ./internal/view/log

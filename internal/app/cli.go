@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -31,6 +32,10 @@ func (b Build) String() string { return fmt.Sprintf("Portsentry %s (%s)", b.Vers
 // success, 1 for an error of the daemon, 2 for one of a subcommand. reload and
 // stop signals are its own affair; ctx ending stops the daemon in order.
 func Main(ctx context.Context, build Build, args []string, stdout, stderr io.Writer) int {
+	if i := slices.IndexFunc(args, isOldFlag); i >= 0 {
+		fmt.Fprintf(stderr, "%s: the flags of PortSentry 1.x are not in this version yet; without a flag it watches TCP and UDP in stealth mode\n", args[i])
+		return 255 // as 1.x did
+	}
 	root := newRoot(build, stdout, stderr)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
@@ -47,7 +52,17 @@ func Main(ctx context.Context, build Build, args []string, stdout, stderr io.Wri
 	if code.err != nil {
 		fmt.Fprintln(stderr, code.err)
 	}
+	var mistakes *config.Mistakes
+	if errors.As(err, &mistakes) {
+		n := len(*mistakes)
+		fmt.Fprintf(stderr, "%d %s; nothing was changed\n", n, plural(n, "mistake", "mistakes"))
+	}
 	return code.code
+}
+
+// isOldFlag recognises the modes of 1.x, which look like a run of short flags.
+func isOldFlag(arg string) bool {
+	return slices.Contains([]string{"-tcp", "-udp", "-stcp", "-sudp", "-atcp", "-audp"}, arg)
 }
 
 // exitError carries the exit code that an error asks for.
@@ -92,7 +107,7 @@ func newRoot(build Build, stdout, stderr io.Writer) *cobra.Command {
 	root.Flags().BoolP("version", "V", false, "print the version")
 	root.PersistentFlags().StringVarP(&path, "configfile", "c", "", "configuration file (default "+DefaultConfig+")")
 	root.PersistentFlags().StringVar(&socket, "socket", view.DefaultSocket, "control socket")
-	root.AddCommand(newCheck(&path, stdout, stderr), newHelper(&path))
+	root.AddCommand(newCheck(&path, stdout), newHelper(&path))
 	root.AddCommand(cli.Commands(cli.Options{Socket: &socket})...)
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
@@ -107,25 +122,24 @@ func noWords(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+	if near := cmd.SuggestionsFor(args[0]); args[0] != "" && len(near) > 0 {
 		return fmt.Errorf("%q is no command of portsentry; did you mean %s?", args[0], near[0])
 	}
 	return fmt.Errorf("%q is no command of portsentry; portsentry --help shows what there is", args[0])
 }
 
-func newCheck(path *string, stdout, stderr io.Writer) *cobra.Command {
+func newCheck(path *string, stdout io.Writer) *cobra.Command {
 	return &cobra.Command{
 		Use:   "check",
-		Short: "read the configuration and say everything that is wrong with it, touching nothing",
-		Args:  cobra.NoArgs,
+		Short: "Read the configuration and say everything that is wrong with it, touching nothing",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("check takes no argument, and %q is one; name a file with -c", args[0])
+			}
+			return nil
+		},
 		RunE: func(*cobra.Command, []string) error {
 			c, err := loadConfig(*path)
-			var mistakes *config.Mistakes
-			if errors.As(err, &mistakes) {
-				fmt.Fprintln(stderr, mistakes)
-				n := len(*mistakes)
-				return &exitError{code: 2, err: fmt.Errorf("%d %s; nothing was changed", n, plural(n, "mistake", "mistakes"))}
-			}
 			if err != nil {
 				return &exitError{code: 2, err: err}
 			}
@@ -143,12 +157,7 @@ func loadConfig(path string) (*config.Config, error) {
 			return builtin()
 		}
 	}
-	c, err := config.Load(path)
-	var mistakes *config.Mistakes
-	if err != nil && !errors.As(err, &mistakes) {
-		return nil, fmt.Errorf("the configuration cannot be read: %w", err)
-	}
-	return c, err
+	return config.Load(path)
 }
 
 // builtin is the shipped file without its files: a first look at a machine

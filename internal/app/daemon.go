@@ -90,6 +90,9 @@ func Run(ctx context.Context, o Options) (err error) {
 		d.log.Flush()
 	}()
 	if err := d.open(); err != nil {
+		if errors.Is(err, os.ErrPermission) && os.Geteuid() != 0 {
+			err = fmt.Errorf("%w; portsentry needs root: sudo portsentry", err)
+		}
 		return err
 	}
 	if err := proc.DropTo(proc.NetAdmin, proc.NetRaw, proc.SysPtrace, proc.DACOverride); err != nil {
@@ -103,6 +106,16 @@ func (d *daemon) onStop(f func() error) { d.closers = append(d.closers, f) }
 // open opens everything that needs privilege, files or the kernel, in the order
 // of what depends on what.
 func (d *daemon) open() error {
+	if d.config.TCPPorts.Count()+d.config.UDPPorts.Count() == 0 {
+		return errors.New("there is nothing to watch: neither TCP_PORTS nor UDP_PORTS is set, and this version has no advanced mode (ADVANCED_PORTS_*)")
+	}
+	var err error
+	// First of all: where another daemon answers, its firewall table and its
+	// files are not ours to touch.
+	warnings := slog.New(slog.NewTextHandler(d.o.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	if d.control, err = control.Listen(d.o.Socket, view.Group, d, warnings); err != nil {
+		return err
+	}
 	w, err := host.NewWatcher()
 	if err != nil {
 		return fmt.Errorf("the facts of this machine: %w", err)
@@ -140,10 +153,6 @@ func (d *daemon) open() error {
 	d.restore()
 	if err := d.openCapture(); err != nil {
 		return err
-	}
-	d.control, err = control.Listen(d.o.Socket, view.Group, d, slog.New(slog.NewTextHandler(d.o.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
-	if err != nil {
-		return fmt.Errorf("the control socket: %w", err)
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 
 	"portsentry/internal/detect"
 	"portsentry/internal/respond"
+	"portsentry/internal/respond/nft"
 	"portsentry/internal/view"
 )
 
@@ -19,10 +20,10 @@ func (d *daemon) Status(context.Context) (view.Status, error) {
 		TCPPorts: d.config.TCPPorts.Count(), UDPPorts: d.config.UDPPorts.Count(),
 		BlockTCP: int(d.config.BlockTCP), BlockUDP: int(d.config.BlockUDP),
 		Methods:  []string{},
-		Counters: d.counters(),
+		Counters: d.counters(), // may find a problem
 		Bans:     len(d.responder.List()),
-		Problems: d.problems.list(),
 	}
+	s.Problems = d.problems.list()
 	if s.Config == "" {
 		s.Config = "built-in defaults"
 	}
@@ -95,7 +96,11 @@ func (d *daemon) counters() []view.Counter {
 // kernelCounters adds what the firewall table counts.
 func (d *daemon) kernelCounters(count, loss func(string, string, uint64)) {
 	k, err := d.table.Stats()
-	if err != nil {
+	switch {
+	case !nft.Present():
+		d.problems.set("table", "somebody removed our firewall table (nft flush ruleset?): bans are not enforced; restart portsentry")
+		return
+	case err != nil:
 		d.problems.set("table", fmt.Sprintf("the firewall table cannot be read: %v", err))
 		return
 	}

@@ -206,12 +206,12 @@ IGNORE_FILE=/etc/portsentry/portsentry.ignore
 		says []string // what the lines on standard error begin with
 	}{
 		{"check with eight mistakes", []string{"check", "-c", bad}, 2, append(slices.Clone(eight), "8 mistakes; nothing was changed")},
-		{"start with eight mistakes", []string{"-c", bad}, 1, eight},
-		{"check without the file", []string{"check", "-c", missing}, 2, []string{"the configuration cannot be read: "}},
-		{"start without the file", []string{"-c", missing}, 1, []string{"the configuration cannot be read: "}},
+		{"start with eight mistakes", []string{"-c", bad}, 1, append(slices.Clone(eight), "8 mistakes; nothing was changed")},
+		{"check without the file", []string{"check", "-c", missing}, 2, []string{"cannot read the configuration: "}},
+		{"start without the file", []string{"-c", missing}, 1, []string{"cannot read the configuration: "}},
 		{"a command that is none", []string{"statsu"}, 1, []string{`"statsu" is no command of portsentry; did you mean status?`}},
 		{"a flag that is none", []string{"--sokcet", "x"}, 1, []string{"unknown flag: --sokcet; portsentry --help shows what there is"}},
-		{"a socket that cannot be", []string{"-c", good, "--socket", filepath.Join(good, "control.sock")}, 1, []string{"the control socket: "}},
+		{"a socket that cannot be", []string{"-c", good, "--socket", filepath.Join(good, "control.sock")}, 1, []string{"control socket "}},
 		{"status of nobody", []string{"status", "--socket", filepath.Join(dir, "nobody.sock")}, 2, []string{""}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
