@@ -18,7 +18,8 @@ var version, commit = "3.0.0", "unknown"
 func main() {
 	ctx, stop := context.WithCancel(context.Background())
 	// A reader that went away costs lines, which are counted, and nothing else.
-	signal.Ignore(syscall.SIGPIPE)
+	// Caught, not ignored: commands would inherit that.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go func() {
