@@ -25,6 +25,9 @@ import (
 // ReadyLine ends the start of every version of PortSentry.
 const ReadyLine = "Portsentry is now active and listening."
 
+// SocketName is the control socket in a daemon's folder.
+const SocketName = "control.sock"
+
 const (
 	readyTimeout = 15 * time.Second
 	stopTimeout  = 10 * time.Second
@@ -261,4 +264,4 @@ func (d *Daemon) Kill() {
 	}
 }
 
-func (d *Daemon) socket() string { return filepath.Join(d.o.Dir, "control.sock") }
+func (d *Daemon) socket() string { return filepath.Join(d.o.Dir, SocketName) }
