@@ -147,8 +147,7 @@ type account struct{ itemised, ring, queue, unsure, lines uint64 }
 
 func (a account) total() uint64 { return a.itemised + a.ring + a.queue + a.unsure + a.lines }
 
-// accounted is what the daemon says of the packets to the trap so far, those of
-// marks apart.
+// accounted is what the daemon says of the packets to the trap so far.
 func (d *daemon) accounted() account {
 	d.t.Helper()
 	st, err := d.Status(d.t.Context())
@@ -164,7 +163,9 @@ func (d *daemon) accounted() account {
 		itemised: get("dropped_by_ban_total"), ring: get("ring_lost_total"), queue: get("queue_lost_total"),
 		unsure: get("unsure_total"), lines: get("log_lines_lost_total"),
 	}
-	a.itemised += uint64(len(d.scans()))
+	lines, err := d.Out.Scans()
+	check(d.t, err)
+	a.itemised += uint64(lines)
 	return a
 }
 

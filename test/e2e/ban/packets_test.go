@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portsentry/internal/pktgen"
+	"portsentry/test/harness"
 	"portsentry/test/lab"
 )
 
@@ -66,8 +67,8 @@ func (s *stage) forge(packets ...pktgen.Packet) {
 // them was seen. There are so many because workers share sources out.
 const marks = 16
 
-// isMark tells the scan line of a mark.
-func isMark(line string) bool { return strings.Contains(line, "["+ignored.Addr().String()[:8]+"2") }
+// isMark tells the scan line of a mark: nobody else has an address like these.
+func isMark(line string) bool { return strings.HasPrefix(line, harness.ScanPrefix+"192.0.2.2") }
 
 func (s *stage) mark(i int) netip.Addr { return nth(ignored, 200+i) }
 
