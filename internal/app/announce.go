@@ -185,8 +185,10 @@ func answerWords(c *config.Config, native bool) string {
 			return "KILL_RUN_CMD"
 		case native:
 			return "ban"
+		case wantsHelper(c):
+			return "KILL_* commands"
 		}
-		return "KILL_* commands"
+		return "nothing (there is no way to ban)"
 	}
 	s := fmt.Sprintf("TCP %s, UDP %s", word(c.BlockTCP), word(c.BlockUDP))
 	if native {

@@ -187,6 +187,7 @@ func (d *daemon) openCapture() error {
 		if err != nil {
 			return fmt.Errorf("who listens: %w", err)
 		}
+		d.problems.set("lookup", lookup.Fallback())
 		d.pipelines = append(d.pipelines, &pipeline{
 			facts: d.facts, out: d.decider.queue,
 			detector: detect.New(detect.Options{

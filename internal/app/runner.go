@@ -49,6 +49,9 @@ func (r *runner) Submit(o respond.Order, done func([]respond.Action)) bool {
 	}
 }
 
+// Busy is for respond.Runner.
+func (r *runner) Busy() bool { return r.client.Busy() }
+
 // run carries out orders until ctx ends. ended is told when the helper ends
 // before that.
 func (r *runner) run(ctx context.Context, ended func(error)) error {

@@ -1,6 +1,8 @@
 package host
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"time"
@@ -34,6 +36,10 @@ const (
 	// at 2 to 5 us each less than a tenth of a core.
 	exactPerSecond = 20000
 	lookupSlots    = 1024
+	// settle is how old a packet has to be before connection tracking is asked
+	// about it. We see it before the kernel has made its entry, and the CPU that
+	// makes it may lose its turn in between.
+	settle = 5 * time.Millisecond
 )
 
 // slot holds what was answered about one destination, and when it was asked.
@@ -61,7 +67,8 @@ type slot struct {
 // the last one found alive at a destination stays known here.
 type Lookup struct {
 	sockets   *Sockets
-	conntrack *Conntrack // nil: there is none
+	conntrack *Conntrack // nil: there is none, or it cannot be asked
+	without   string     // why it cannot be asked
 	count     *os.File   // nf_conntrack_count of the namespace; nil: unknown
 
 	slots [lookupSlots]slot
@@ -79,13 +86,27 @@ func NewLookup() (*Lookup, error) {
 		return nil, err
 	}
 	l := &Lookup{sockets: s, tokens: exactPerSecond}
-	if c, err := NewConntrack(); err == nil {
+	c, err := NewConntrack()
+	switch {
+	case errors.Is(err, ErrNoConntrack):
+	case err != nil:
+		l.without = fmt.Sprintf("connection tracking cannot be asked, so that who uses a port published by destination NAT may look like a scanner: %v", err)
+	default:
 		l.conntrack = c
 		if f, err := os.Open("/proc/sys/net/netfilter/nf_conntrack_count"); err == nil {
 			l.count = f
 		}
 	}
 	return l, nil
+}
+
+// Fallback says in words what had to be done without, "" for nothing.
+func (l *Lookup) Fallback() string {
+	s := l.sockets.Fallback()
+	if s != "" && l.without != "" {
+		s += "; "
+	}
+	return s + l.without
 }
 
 // Close frees the sockets.
@@ -116,6 +137,12 @@ func (l *Lookup) Use(q *Question) Use {
 		return use
 	}
 	if l.spend(now) {
+		// Once a block of the ring: the packets behind it are older by then, and
+		// in a flood all of them are.
+		if young := settle - time.Duration(now-q.Time); young > 0 {
+			time.Sleep(min(young, settle))
+			now = time.Now().UnixNano()
+		}
 		return l.flow(q, s, now)
 	}
 	if q.AnyPeer && s.askedFlows > q.Time {

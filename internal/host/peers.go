@@ -26,9 +26,12 @@ const (
 
 	peerResync = 15 * time.Minute // a listing at least this often: long connections stay known
 
-	// peerShare bounds the time spent: after an answer that took t the next
-	// question waits for peerShare*t, which makes 3 % of one CPU.
+	// peerShare bounds the time spent: one part in 30, 3 % of one CPU. Run waits
+	// that much longer than an answer took; Fresh spends what it has saved up,
+	// peerBurst at the most, so that twenty who have just connected and are then
+	// impersonated within a moment are all found.
 	peerShare = 30
+	peerBurst = 20 * time.Millisecond
 	// freshLimit is how long Fresh may keep its caller. Where listing takes
 	// longer, Run alone does it.
 	freshLimit = 20 * time.Millisecond
@@ -53,12 +56,13 @@ type Peers struct {
 	snmp *os.File
 	buf  [4096]byte
 
-	opens    uint64    // counter of passive opens when the last listing began
-	settle   time.Time // list once more after this; zero: no need
-	listed   time.Time // start of the last listing
-	lively   time.Time // ask often until then
-	nextRead time.Time // of the counter, by Fresh
-	nextList time.Time
+	opens    uint64        // counter of passive opens when the last listing began
+	settle   time.Time     // list once more after this; zero: no need
+	listed   time.Time     // start of the last listing
+	lively   time.Time     // ask often until then
+	nextList time.Time     // not before, by Run
+	credit   time.Duration // that Fresh may spend
+	credited time.Time
 	cost     time.Duration // of the last listing
 
 	mu    sync.RWMutex // guards the book and the counters
@@ -135,17 +139,19 @@ func (p *Peers) Fresh() error {
 	p.ask.Lock()
 	defer p.ask.Unlock()
 	start := time.Now()
-	if start.Before(p.nextRead) {
+	p.credit = min(peerBurst, p.credit+start.Sub(p.credited)/peerShare)
+	p.credited = start
+	if p.credit <= 0 {
 		return ErrStale
 	}
+	defer func() { p.credit -= time.Since(start) }()
 	opens, err := p.passiveOpens()
-	p.nextRead = start.Add((peerShare + 1) * time.Since(start))
 	switch {
 	case err != nil:
 		return fmt.Errorf("peers: %w", err)
 	case opens == p.opens:
 		return nil
-	case p.cost > freshLimit || start.Before(p.nextList):
+	case p.cost > freshLimit:
 		return ErrStale
 	}
 	if err := p.list(opens); err != nil {

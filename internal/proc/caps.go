@@ -2,6 +2,7 @@ package proc
 
 import (
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 	"kernel.org/pub/linux/libs/security/libcap/cap"
@@ -28,6 +29,11 @@ const (
 //
 // Call it when sockets are open and the helper runs.
 func DropTo(keep ...Capability) error {
+	// What we do not have cannot be kept: whoever started us decided that.
+	keep = slices.DeleteFunc(slices.Clone(keep), func(c Capability) bool {
+		have, err := cap.GetProc().GetFlag(cap.Permitted, c)
+		return err == nil && !have
+	})
 	kept := make(map[Capability]bool, len(keep))
 	for _, c := range keep {
 		kept[c] = true

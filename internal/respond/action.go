@@ -46,8 +46,11 @@ type Order struct {
 // Runner carries out Orders away from the packet path. Submit never blocks: it
 // reports false when the bounded queue is full and done will not be called.
 // Otherwise done is called once, from another goroutine, with one Action a Step.
+// Busy reports that an Order submitted now would wait for others: then what
+// hangs on it must not wait for it.
 type Runner interface {
 	Submit(o Order, done func([]Action)) bool
+	Busy() bool
 }
 
 // Outcome is what a Verdict led to.

@@ -169,8 +169,13 @@ func (r *Responder) Relax(ctx context.Context, addrs []netip.Addr) error {
 		relaxed := e.ban
 		relaxed.Strength = judge.Limited
 		relaxed.Reason += "; limited since it has a connection to a served port"
+		var failed error
 		for _, m := range r.methods {
-			errs = append(errs, m.BanAll(ctx, []Ban{relaxed}))
+			failed = errors.Join(failed, m.BanAll(ctx, []Ban{relaxed}))
+		}
+		if failed != nil {
+			errs = append(errs, failed)
+			continue
 		}
 		e.ban = relaxed
 	}

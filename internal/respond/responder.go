@@ -152,11 +152,11 @@ func (r *Responder) Answer(v *judge.Verdict, kernelSays bool, later func(Outcome
 		Host: v.Sighting.Src, Port: v.Sighting.DstPort, Proto: v.Sighting.Proto, Kind: uint8(v.Sighting.Kind),
 		Flags: v.Sighting.Flags, Count: v.Sighting.Count, Evidence: uint8(v.Evidence),
 	}
-	if !r.submit(e, steps, native == nil, later) {
+	ok, deferred := r.submit(e, steps, native == nil, later)
+	if !ok {
 		o.Actions = append(o.Actions, Action{Step: steps[0], Host: v.Sighting.Src, Err: ErrBusy})
-		return o, false
 	}
-	return o, native == nil
+	return o, ok && deferred
 }
 
 // steps are the owner's steps that v permits: they cannot tell an existing

@@ -48,10 +48,13 @@ func (m *fakeMethod) Unban(_ context.Context, b Ban) error {
 
 // fakeRunner takes as many orders as it has room for and finishes them when told.
 type fakeRunner struct {
+	busy   bool
 	room   int
 	orders []Order
 	done   []func([]Action)
 }
+
+func (r *fakeRunner) Busy() bool { return r.busy }
 
 func (r *fakeRunner) Submit(o Order, done func([]Action)) bool {
 	if len(r.orders) >= r.room {
@@ -252,6 +255,21 @@ func TestWeakEvidenceRunsNoCommands(t *testing.T) {
 	o, deferred := answer(r, verdict(scanner, judge.Limited, config.BlockBan), false, never(t))
 	if deferred || o.Blocked || len(q.orders) != 0 {
 		t.Errorf("limited: %+v, %d orders", o, len(q.orders))
+	}
+}
+
+// Behind a queue of slow commands a sighting is recorded at once.
+func TestBusyCommandsHoldNothingUp(t *testing.T) {
+	q := &fakeRunner{room: 9, busy: true}
+	r := New(nil, q, fullPlan, &ledger{})
+	var got []Outcome
+	o, deferred := answer(r, verdict(scanner, judge.Soft, config.BlockBan), false, func(o Outcome) { got = append(got, o) })
+	if deferred || o.Blocked || len(q.orders) != 1 {
+		t.Fatalf("%+v, deferred %v, %d orders", o, deferred, len(q.orders))
+	}
+	q.finish(0)
+	if len(got) != 1 || got[0].Deferred || !got[0].Blocked {
+		t.Errorf("when they have ended: %+v", got)
 	}
 }
 

@@ -6,14 +6,16 @@ import (
 	"portsentry/internal/judge"
 )
 
-// submit hands steps for e to the runner. deferred: the sighting at hand is
-// recorded when they have ended. Calls hold r.mu; the callback takes it.
-func (r *Responder) submit(e *entry, steps []Step, deferred bool, later func(Outcome)) bool {
+// submit hands steps for e to the runner. alone: nothing else stands by then, so
+// the sighting at hand waits for them, if they begin at once (deferred); behind
+// a queue of slow commands it is recorded now, and they when they end. Calls hold r.mu; the callback takes it.
+func (r *Responder) submit(e *entry, steps []Step, alone bool, later func(Outcome)) (ok, deferred bool) {
 	if r.runner == nil {
-		return false
+		return false, false
 	}
 	e.order.Steps = steps
-	ok := r.runner.Submit(e.order, func(actions []Action) {
+	deferred = alone && !r.runner.Busy()
+	ok = r.runner.Submit(e.order, func(actions []Action) {
 		o := r.finished(e, actions)
 		o.Deferred = deferred
 		if later != nil {
@@ -28,7 +30,7 @@ func (r *Responder) submit(e *entry, steps []Step, deferred bool, later func(Out
 			r.book.remove(e, time.Now())
 		}
 	}
-	return ok
+	return ok, deferred
 }
 
 // retry tries the failed steps of e once more. It reports whether the outcome
@@ -40,8 +42,8 @@ func (r *Responder) retry(e *entry, v *judge.Verdict, later func(Outcome)) (defe
 	}
 	steps := e.failed
 	e.failed = nil
-	deferred = !e.native && !e.stands()
-	return r.submit(e, steps, deferred, later) && deferred
+	ok, deferred := r.submit(e, steps, !e.native && !e.stands(), later)
+	return ok && deferred
 }
 
 // finished books what came of the steps of e. Any step that succeeded blocks

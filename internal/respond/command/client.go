@@ -79,6 +79,14 @@ func (c *Client) Submit(o respond.Order, done func([]respond.Action)) bool {
 	return true
 }
 
+// Busy reports that as many orders are under way as are carried out at once, or
+// that some wait already.
+func (c *Client) Busy() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.waiting)+len(c.busy) >= atOnce
+}
+
 // Stats returns the counters.
 func (c *Client) Stats() Stats {
 	c.mu.Lock()

@@ -355,3 +355,35 @@ func TestStartsPerSecond(t *testing.T) {
 		t.Errorf("300 starts took until %v, want %v", now, want)
 	}
 }
+
+// A daemon that leaves with an answer unread is gone, and no error of ours.
+func TestAnswerLeftUnread(t *testing.T) {
+	ours, theirs := pair(t)
+	defer theirs.Close()
+	s := newServer(theirs, Templates{}, nil)
+	served := make(chan error, 1)
+	go func() { served <- s.serve(context.Background()) }()
+	if _, err := ours.Write([]byte("no record")); err != nil {
+		t.Fatal(err)
+	}
+	o := request{id: 1, step: respond.StepCommand, host: netip.MustParseAddr("203.0.113.9"), proto: 6, kind: 1}
+	b := o.encode()
+	if _, err := ours.Write(b[:]); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := ours.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "an answer", func() (there bool) {
+		raw.Control(func(fd uintptr) {
+			n, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+			there = err == nil && n > 0
+		})
+		return there
+	})
+	ours.Close()
+	if err := <-served; err != nil {
+		t.Errorf("serve: %v", err)
+	}
+}

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"portsentry/internal/respond"
 )
 
@@ -80,7 +82,8 @@ func (s *server) serve(ctx context.Context) error {
 	for {
 		n, err := s.conn.Read(record)
 		switch {
-		case errors.Is(err, io.EOF), errors.Is(err, os.ErrDeadlineExceeded):
+		// A daemon that left with an answer of ours unread is gone all the same.
+		case errors.Is(err, io.EOF), errors.Is(err, unix.ECONNRESET), errors.Is(err, os.ErrDeadlineExceeded):
 			return nil
 		case err != nil:
 			return fmt.Errorf("helper socket: %w", err)

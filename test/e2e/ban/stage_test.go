@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -110,7 +111,12 @@ func (s *stage) wrap(script string) (path string) {
 	s.t.Helper()
 	path = filepath.Join(s.t.TempDir(), "portsentry")
 	script = "#!/bin/sh\nset -e\nset -- " + lab.Binary(s.t) + " \"$@\"\n" + script + "\n"
-	check(s.t, os.WriteFile(path, []byte(script), 0o700))
+	// A child that another test forks meanwhile would hold the file open for
+	// writing until it execs, and then ours could not be run.
+	syscall.ForkLock.RLock()
+	err := os.WriteFile(path, []byte(script), 0o700)
+	syscall.ForkLock.RUnlock()
+	check(s.t, err)
 	return path
 }
 
