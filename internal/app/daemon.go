@@ -154,8 +154,8 @@ func (d *daemon) keepHouse(ctx context.Context) error {
 	// Two files are people's to edit. Nothing wakes up while nobody does; after
 	// an event it is looked at a few times, for an editor may be half way.
 	const looks = 4
-	left := looks
-	again := time.NewTimer(time.Second)
+	left := 1 // once for what changed while we started
+	again := time.NewTimer(lookAgain)
 	defer again.Stop()
 	d.follow()
 	for {
