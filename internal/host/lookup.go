@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"os"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Use is what stands behind the destination of a packet.
@@ -72,6 +74,7 @@ type Lookup struct {
 	count     *os.File   // nf_conntrack_count of the namespace; nil: unknown
 
 	slots [lookupSlots]slot
+	listening
 
 	emptyAsked int64 // when the conntrack table was last found empty
 	tokens     float64
@@ -163,8 +166,12 @@ func (l *Lookup) slot(q *Question) *slot {
 }
 
 func (l *Lookup) socket(q *Question, s *slot, now int64) Use {
+	if q.AnyPeer && q.Proto == unix.IPPROTO_TCP && l.unserved(l.sockets, q, now) {
+		s.socket, s.asked = Free, l.listed
+		return Free
+	}
 	ask := l.sockets.TCP
-	if q.Proto == 17 {
+	if q.Proto == unix.IPPROTO_UDP {
 		ask = l.sockets.UDP
 	}
 	state, err := ask(q.Dst, q.Src, q.IfIndex)

@@ -148,3 +148,39 @@ func TestLookupTranslated(t *testing.T) {
 		t.Errorf("a client of a translated port: %v", got)
 	}
 }
+
+// Many ports at once cost one listing, and a listener among them is found.
+func TestLookupListsForMany(t *testing.T) {
+	enterSpace(t)
+	l, err := NewLookup()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	listener, err := net.Listen("tcp", "[::]:150")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	at := time.Now()
+	for port := uint16(1); port <= 300; port++ {
+		want := Free
+		if port == 150 {
+			want = Served
+		}
+		if got := l.Use(question(port, at, true)); got != want {
+			t.Errorf("port %d: %v, want %v", port, got, want)
+		}
+	}
+	if l.listed == 0 {
+		t.Error("three hundred ports were asked about one by one")
+	}
+	late, err := net.Listen("tcp", "127.0.0.1:77")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer late.Close()
+	if got := l.Use(question(77, time.Now(), true)); got != Served {
+		t.Errorf("a service that started after the listing: %v", got)
+	}
+}
