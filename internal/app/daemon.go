@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"time"
 
@@ -69,6 +70,11 @@ const heapLimit = 64 << 20
 func Run(ctx context.Context, o Options) (err error) {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(heapLimit)
+	}
+	if os.Getenv("GOMAXPROCS") == "" {
+		// What a worker finds is decided on its own CPU a moment later: waking
+		// another one for it costs more than the decision.
+		runtime.GOMAXPROCS(workers())
 	}
 	d := &daemon{o: o, started: time.Now()}
 	d.config, err = loadConfig(o.ConfigPath)

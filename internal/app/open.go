@@ -170,9 +170,13 @@ func (d *daemon) openDecider(trust *judge.Trust) {
 	}
 }
 
+// workers is how many goroutines take packets in: half of the CPUs, for the
+// other half has work of its own, and no more than a 10 Gbit/s flood needs.
+func workers() int { return max(1, min(4, runtime.NumCPU()/2)) }
+
 // openCapture opens the ring and one pipeline a worker.
 func (d *daemon) openCapture() error {
-	workers := max(1, min(4, runtime.NumCPU()/2))
+	workers := workers()
 	ring, err := afpacket.Open(afpacket.Config{
 		TCP: d.config.TCPPorts, UDP: d.config.UDPPorts, Workers: workers, RingBytes: 8 << 20,
 	})

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"runtime"
 	"sync/atomic"
 
 	"portsentry/internal/capture"
@@ -42,6 +43,12 @@ func (p *pipeline) handle(f *capture.Frame) {
 	}
 	if !p.detector.Observe(&p.probe, &p.sighting) {
 		return
+	}
+	select {
+	case p.out <- p.sighting:
+		return
+	default:
+		runtime.Gosched() // the one who empties the queue may share our CPU
 	}
 	select {
 	case p.out <- p.sighting:
