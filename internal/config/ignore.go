@@ -124,11 +124,11 @@ func strangeAddr(host, mask string) string {
 	if bare, ok := strings.CutPrefix(host, "["); ok {
 		bare, _, _ = strings.Cut(bare, "]")
 		if a, err := netip.ParseAddr(bare); err == nil {
-			return "no brackets here; did you mean " + a.String() + suffix + "?"
+			return "no brackets here; did you mean " + a.WithZone("").String() + suffix + "?"
 		}
 	}
 	if ap, err := netip.ParseAddrPort(host); err == nil {
-		return "ports cannot be ignored; did you mean " + ap.Addr().String() + suffix + "?"
+		return "ports cannot be ignored; did you mean " + ap.Addr().WithZone("").String() + suffix + "?"
 	}
 	if a, b, ok := strings.Cut(host, "-"); ok {
 		_, errA := netip.ParseAddr(a)
