@@ -32,6 +32,7 @@ func newHost(t *testing.T) *host {
 		}
 		t.Skip("needs root: makes a network namespace and a tun device")
 	}
+	t.Log("as root in a network namespace of its own")
 	runtime.LockOSThread() // never unlocked, so that no other test gets this thread
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		t.Fatal(err)

@@ -24,6 +24,7 @@ func enterSpace(t testing.TB) {
 		}
 		t.Skip("needs root for a network namespace")
 	}
+	t.Log("as root in a network namespace of its own")
 	runtime.LockOSThread()
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		t.Fatalf("new network namespace: %v", err)

@@ -22,6 +22,7 @@ func newTestNet(t testing.TB) *Net {
 		}
 		t.Skip("needs root (network namespaces)")
 	}
+	t.Log("as root in a network namespace of its own")
 	n, err := NewNet()
 	if err != nil {
 		t.Fatal(err)

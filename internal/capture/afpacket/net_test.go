@@ -45,6 +45,7 @@ func newTestNet(t testing.TB) *testNet {
 		}
 		t.Skip("needs root to make network namespaces")
 	}
+	t.Log("as root in a network namespace of its own")
 	runtime.LockOSThread() // never unlocked: the thread ends with the test
 	handle, err := netns.New()
 	if err != nil {
@@ -77,6 +78,25 @@ func (n *testNet) cable() {
 		n.t.Fatal(err)
 	}
 	n.recv, n.send = n.up("recv"), n.up("send")
+	n.awaitCarrier()
+}
+
+// awaitCarrier waits until both ends carry frames, which may take the kernel a
+// second after they were set up: before, what is sent is lost.
+func (n *testNet) awaitCarrier() {
+	n.t.Helper()
+	eventually(n.t, "carrier", func() bool {
+		for _, name := range []string{"recv", "send"} {
+			link, err := netlink.LinkByName(name)
+			if err != nil {
+				n.t.Fatal(err)
+			}
+			if link.Attrs().OperState != netlink.OperUp {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 func (n *testNet) up(name string) int32 {
@@ -198,13 +218,13 @@ func (n *testNet) marker() { n.t.Helper(); n.packet(unix.ETH_P_IP, markerPacket)
 
 func eventually(t testing.TB, what string, done func() bool) {
 	t.Helper()
-	deadline := time.After(5 * time.Second)
+	deadline := time.After(10 * time.Second)
 	tick := time.NewTicker(200 * time.Microsecond)
 	defer tick.Stop()
 	for !done() {
 		select {
 		case <-deadline:
-			t.Fatalf("waited 5 s for %s", what)
+			t.Fatalf("waited 10 s for %s", what)
 		case <-tick.C:
 		}
 	}

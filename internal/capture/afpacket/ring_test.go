@@ -126,6 +126,7 @@ func TestKernelPendingError(t *testing.T) {
 		if err := netlink.LinkSetUp(link); err != nil {
 			t.Fatal(err)
 		}
+		n.awaitCarrier()
 	}
 	n.marker()
 	c.take()

@@ -50,6 +50,7 @@ func newLab(t testing.TB) *lab {
 		}
 		t.Skip("needs root: network namespaces and nftables")
 	}
+	t.Log("as root in a network namespace of its own")
 	l := &lab{t: t}
 	l.host, l.hostName = l.namespace("h")
 	l.scanner, l.scannerName = l.namespace("s")
@@ -59,6 +60,11 @@ func newLab(t testing.TB) *lab {
 	})
 	l.in(l.scanner, func() error { return up("wire", "10.9.0.2/24", "fd09::2/64") })
 	l.in(l.host, func() error { return up("eth0", "10.9.0.1/24", "fd09::1/64") })
+	eventually(t, "carrier", func() bool { // before, what is sent is lost
+		var link netlink.Link
+		l.in(l.scanner, func() (err error) { link, err = netlink.LinkByName("wire"); return err })
+		return link.Attrs().OperState == netlink.OperUp
+	})
 	l.in(l.scanner, func() (err error) { l.wire, err = netlink.LinkByName("wire"); return err })
 	l.in(l.host, func() error {
 		for _, gw := range []netip.Addr{scannerV4, scannerV6} {
@@ -325,16 +331,16 @@ func silent(err error) bool {
 	return errors.As(err, &ne) && ne.Timeout()
 }
 
-// eventually polls until ok or 3 s have passed.
+// eventually polls until ok or 10 s have passed.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.After(3 * time.Second)
+	deadline := time.After(10 * time.Second)
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {
 		select {
 		case <-deadline:
-			t.Fatalf("not within 3 s: %s", what)
+			t.Fatalf("not within 10 s: %s", what)
 		case <-tick.C:
 		}
 	}
