@@ -218,7 +218,7 @@ func (d *daemon) peersChanged(ctx context.Context, c host.PeerChange) {
 		return
 	}
 	err := d.table.RemovePeers(c.Removed)
-	err = errors.Join(err, d.table.AddPeers(c.Added, host.PeerKept), d.responder.Relax(ctx, c.Added))
+	err = errors.Join(err, d.table.AddPeers(c.Added), d.responder.Relax(ctx, c.Added))
 	if err != nil {
 		d.problems.set("peers", fmt.Sprintf("the firewall's list of connected peers is old: %v", err))
 	}

@@ -113,7 +113,6 @@ func (d *daemon) openTable(trust *judge.Trust) error {
 		LimitedOnly: d.config.BlockEvidence == config.EvidenceVerified,
 		Spare:       trust.Prefixes(),
 		Peers:       d.peers.List(),
-		PeerTimeout: host.PeerKept,
 	})
 	if err != nil {
 		if d.config.BlockMethod == config.MethodAuto || !d.native() {

@@ -1,12 +1,6 @@
 package host
 
-import (
-	"net/netip"
-	"time"
-)
-
-// PeerKept is how long a peer is remembered after it was last seen connected.
-const PeerKept time.Duration = keepPeers
+import "net/netip"
 
 // List gives all peers, in no order.
 func (p *Peers) List() []netip.Addr {

@@ -219,6 +219,8 @@ func (l *lab) guest() (addr string, serve func(port string)) {
 	})
 	l.in(l.host, func() error { return up("guest", "10.10.0.1/24") })
 	l.in(ns, func() error { return up("eth0", "10.10.0.2/24") })
+	l.awaitCarrier(l.host, "guest")
+	l.awaitCarrier(ns, "eth0")
 	l.command(name, "ip", "route", "add", "default", "via", "10.10.0.1")
 	l.command(l.hostName, "sysctl", "-qw", "net.ipv4.ip_forward=1")
 	l.command(l.scannerName, "ip", "route", "add", "10.10.0.0/24", "via", "10.9.0.1")
@@ -232,7 +234,7 @@ func TestForwardedTrafficOfABannedSource(t *testing.T) {
 	serve("80")
 	table := l.open(traps())
 	reach := func() error { _, err := l.dial(l.scanner, "tcp", addr+":80", patience); return err }
-	if err := reach(); err != nil {
+	if _, err := l.dial(l.scanner, "tcp", addr+":80", 5*time.Second); err != nil {
 		t.Fatal(err)
 	}
 	for _, strength := range []judge.Strength{judge.Soft, judge.Full} {

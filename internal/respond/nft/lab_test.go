@@ -60,11 +60,8 @@ func newLab(t testing.TB) *lab {
 	})
 	l.in(l.scanner, func() error { return up("wire", "10.9.0.2/24", "fd09::2/64") })
 	l.in(l.host, func() error { return up("eth0", "10.9.0.1/24", "fd09::1/64") })
-	eventually(t, "carrier", func() bool { // before, what is sent is lost
-		var link netlink.Link
-		l.in(l.scanner, func() (err error) { link, err = netlink.LinkByName("wire"); return err })
-		return link.Attrs().OperState == netlink.OperUp
-	})
+	l.awaitCarrier(l.scanner, "wire")
+	l.awaitCarrier(l.host, "eth0")
 	l.in(l.scanner, func() (err error) { l.wire, err = netlink.LinkByName("wire"); return err })
 	l.in(l.host, func() error {
 		for _, gw := range []netip.Addr{scannerV4, scannerV6} {
@@ -128,6 +125,16 @@ func (l *lab) in(ns netns.NsHandle, fn func() error) {
 	if ferr != nil {
 		l.t.Fatal(ferr)
 	}
+}
+
+// awaitCarrier waits until a link carries packets: before, they are lost.
+func (l *lab) awaitCarrier(ns netns.NsHandle, name string) {
+	l.t.Helper()
+	eventually(l.t, "carrier of "+name, func() bool {
+		var link netlink.Link
+		l.in(ns, func() (err error) { link, err = netlink.LinkByName(name); return err })
+		return link.Attrs().OperState == netlink.OperUp
+	})
 }
 
 func up(name string, addrs ...string) error {

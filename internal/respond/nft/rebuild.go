@@ -141,7 +141,7 @@ func (t *Table) addSets(old map[string]oldSet) error {
 	if err != nil {
 		return err
 	}
-	peers4, peers6 := peerElements(t.opt.Peers, t.opt.PeerTimeout)
+	peers4, peers6 := peerElements(t.opt.Peers)
 	odd := less(t.opt.TrapsTCP, t.opt.EphemeralFirst, t.opt.EphemeralLast)
 	for _, s := range []struct {
 		set      *nftables.Set

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"time"
 
 	"github.com/google/nftables"
 	"go4.org/netipx"
@@ -63,18 +62,18 @@ func spareElements(prefixes []netip.Prefix) (v4, v6 []nftables.SetElement, err e
 }
 
 // AddPeers says who holds a connection to a served port, and so earns no more
-// than the limited ban by one packet. Each entry ends after timeout (zero: it
-// stays), counted from the last call that names it.
-func (t *Table) AddPeers(addrs []netip.Addr, timeout time.Duration) error {
-	return t.setPeers(addrs, timeout, true)
+// than the limited ban by one packet. An entry stays until it is removed: only
+// user space knows how long a connection lasts.
+func (t *Table) AddPeers(addrs []netip.Addr) error {
+	return t.setPeers(addrs, true)
 }
 
 // RemovePeers takes addresses out. One that is not there is no error.
 func (t *Table) RemovePeers(addrs []netip.Addr) error {
-	return t.setPeers(addrs, 0, false)
+	return t.setPeers(addrs, false)
 }
 
-func (t *Table) setPeers(addrs []netip.Addr, timeout time.Duration, in bool) error {
+func (t *Table) setPeers(addrs []netip.Addr, in bool) error {
 	ctx := context.Background()
 	unlock, err := t.begin(ctx)
 	if err != nil {
@@ -83,9 +82,9 @@ func (t *Table) setPeers(addrs []netip.Addr, timeout time.Duration, in bool) err
 	defer unlock()
 	for some := range slices.Chunk(unique(addrs), perTransaction) {
 		c := newChange()
-		c.out[t.lay.v4.peers], c.out[t.lay.v6.peers] = peerElements(some, 0)
+		c.out[t.lay.v4.peers], c.out[t.lay.v6.peers] = peerElements(some)
 		if in {
-			c.in[t.lay.v4.peers], c.in[t.lay.v6.peers] = peerElements(some, timeout)
+			c.in[t.lay.v4.peers], c.in[t.lay.v6.peers] = peerElements(some)
 		}
 		if err := t.apply(ctx, c); err != nil {
 			return err
@@ -94,9 +93,9 @@ func (t *Table) setPeers(addrs []netip.Addr, timeout time.Duration, in bool) err
 	return nil
 }
 
-func peerElements(addrs []netip.Addr, timeout time.Duration) (v4, v6 []nftables.SetElement) {
+func peerElements(addrs []netip.Addr) (v4, v6 []nftables.SetElement) {
 	for _, a := range unique(addrs) {
-		e := nftables.SetElement{Key: a.AsSlice(), Timeout: timeout}
+		e := nftables.SetElement{Key: a.AsSlice()}
 		if a.Is4() {
 			v4 = append(v4, e)
 		} else {

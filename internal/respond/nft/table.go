@@ -47,8 +47,6 @@ type Options struct {
 	// Spare and Peers are in the table from its first packet on.
 	Spare []netip.Prefix
 	Peers []netip.Addr
-	// PeerTimeout ends an entry of Peers. Zero: it stays until removed.
-	PeerTimeout time.Duration
 
 	DynamicSize uint32        // elements in each provisional set; 0 means 65536
 	Provisional time.Duration // length of a provisional ban; 0 means 10 s

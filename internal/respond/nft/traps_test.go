@@ -187,7 +187,7 @@ func TestPeersAndVerifiedAreLimitedAtMost(t *testing.T) {
 		name string
 		edit func(*Options)
 	}{
-		{"peer", func(o *Options) { o.Peers = []netip.Addr{scannerV4}; o.PeerTimeout = time.Minute }},
+		{"peer", func(o *Options) { o.Peers = []netip.Addr{scannerV4} }},
 		{"peer, protocol only", func(o *Options) {
 			o.Peers = []netip.Addr{netip.MustParseAddr("::ffff:10.9.0.2"), scannerV4}
 			o.BlockTCP = config.BlockCommand
