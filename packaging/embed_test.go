@@ -108,7 +108,7 @@ func TestEveryKey(t *testing.T) {
 }
 
 func TestShippedIgnore(t *testing.T) {
-	list, err := config.ParseIgnore("portsentry.ignore", packaging.Ignore())
+	list, err := config.LoadIgnore("portsentry.ignore")
 	if err != nil {
 		t.Fatal(err)
 	}

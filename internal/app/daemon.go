@@ -143,7 +143,7 @@ func (d *daemon) run(ctx context.Context) error {
 	}
 
 	err := capturing.stop()
-	close(d.decider.queue)
+	close(d.decider.last)
 	err = errors.Join(err, decide.drain(), d.closeTable(), base.stop(), d.stopHelper())
 	d.record.flush()
 	d.record.sync()

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -17,14 +18,15 @@ import (
 // goroutine does it for all workers, so that a source is judged by one mind.
 type decider struct {
 	queue chan detect.Sighting
+	last  chan struct{}        // closed when no more packets come in
 	hits  chan detect.Sighting // the kernel's own reports of provisional bans
 	trust chan *judge.Trust    // replaces the judge's; capacity 1
 
 	judge     *judge.Judge
 	responder *respond.Responder
 	record    *recorder
-	revoke    func(context.Context, detect.Sighting) // takes a provisional ban back; nil: no native method
-	freshen   func()                                 // makes sure that connections opened until now are known; nil: nobody is answered
+	revoke    func(context.Context, netip.Addr) // takes a provisional ban back; nil: no native method
+	freshen   func()                            // makes sure that connections opened until now are known; nil: nobody is answered
 
 	held  []held // of this batch
 	fresh bool   // connections have been asked for in this batch
@@ -48,8 +50,9 @@ type held struct {
 	deferred bool // it is recorded when the owner's steps have ended
 }
 
-// run decides until the queue is closed and empty. The context bounds only
-// what it asks of others: what is in the queue is decided even while stopping.
+// run decides until nothing more comes in and the queue is empty. The context
+// bounds only what it asks of others: what is in the queue is decided even while
+// stopping.
 func (d *decider) run(ctx context.Context) error {
 	flush := time.NewTimer(time.Hour)
 	defer flush.Stop()
@@ -62,12 +65,14 @@ func (d *decider) run(ctx context.Context) error {
 		case s := <-d.hits:
 			d.hit(ctx, &s)
 			d.more(ctx)
-		case s, ok := <-d.queue:
-			if !ok {
-				return nil
-			}
+		case s := <-d.queue:
 			d.sighting(&s)
 			d.more(ctx)
+		case <-d.last:
+			for len(d.queue)+len(d.hits) > 0 {
+				d.more(ctx)
+			}
+			return nil
 		case <-d.record.dirty:
 			if !due {
 				flush.Reset(flushAfter)
@@ -84,7 +89,7 @@ func (d *decider) run(ctx context.Context) error {
 // it into force. A report of the kernel goes first: somebody is banned while it
 // waits.
 func (d *decider) more(ctx context.Context) {
-	for range batch - 1 {
+	for range batch {
 		select {
 		case s := <-d.hits:
 			d.hit(ctx, &s)
@@ -92,11 +97,9 @@ func (d *decider) more(ctx context.Context) {
 		default:
 		}
 		select {
-		case s, ok := <-d.queue:
-			if ok {
-				d.sighting(&s)
-				continue
-			}
+		case s := <-d.queue:
+			d.sighting(&s)
+			continue
 		default:
 		}
 		break
@@ -163,7 +166,7 @@ func (d *decider) hit(ctx context.Context, s *detect.Sighting) {
 	v := d.decide(s)
 	if v.Strength == judge.Nothing {
 		d.revoked.Add(1)
-		d.revoke(ctx, *s)
+		d.revoke(ctx, s.Src)
 		return
 	}
 	d.responder.Answer(&v, true, func(o respond.Outcome) {

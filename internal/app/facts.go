@@ -4,7 +4,6 @@ import (
 	"net/netip"
 	"sync/atomic"
 
-	"portsentry/internal/config"
 	"portsentry/internal/decode"
 	"portsentry/internal/detect"
 	"portsentry/internal/host"
@@ -93,8 +92,3 @@ func (p asPeers) Has(a netip.Addr) bool { return p.peers.Has(a) }
 
 // Any is for judge.Peers.
 func (p asPeers) Any(net netip.Prefix) bool { return p.peers.Any(net) }
-
-// traps are the trap ports of c as the packet path asks for them.
-func traps(c *config.Config) (tcp, udp *config.Bitmap) {
-	return c.TCPPorts.Bitmap(), c.UDPPorts.Bitmap()
-}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"runtime"
 	"time"
 
@@ -67,10 +68,7 @@ func (d *daemon) open() error {
 	d.openResponder()
 	d.openDecider(trust)
 	d.restore()
-	if err := d.openCapture(); err != nil {
-		return err
-	}
-	return nil
+	return d.openCapture()
 }
 
 // native reports whether the configuration wants a native method to ban.
@@ -144,6 +142,7 @@ func (d *daemon) openDecider(trust *judge.Trust) {
 		queue:     make(chan detect.Sighting, queueLen),
 		hits:      make(chan detect.Sighting, 1024),
 		trust:     make(chan *judge.Trust, 1),
+		last:      make(chan struct{}),
 		responder: d.responder,
 		record:    d.record,
 		judge: judge.New(judge.Policy{
@@ -162,8 +161,8 @@ func (d *daemon) openDecider(trust *judge.Trust) {
 	if d.table == nil {
 		return
 	}
-	d.decider.revoke = func(ctx context.Context, s detect.Sighting) {
-		if err := d.table.Revoke(ctx, s.Src); err != nil {
+	d.decider.revoke = func(ctx context.Context, a netip.Addr) {
+		if err := d.table.Revoke(ctx, a); err != nil {
 			d.problems.set("revoke", fmt.Sprintf("a provisional ban could not be taken back (it ends within 10 s): %v", err))
 		}
 	}
@@ -175,16 +174,15 @@ func workers() int { return max(1, min(4, runtime.NumCPU()/2)) }
 
 // openCapture opens the ring and one pipeline a worker.
 func (d *daemon) openCapture() error {
-	workers := workers()
 	ring, err := afpacket.Open(afpacket.Config{
-		TCP: d.config.TCPPorts, UDP: d.config.UDPPorts, Workers: workers, RingBytes: 8 << 20,
+		TCP: d.config.TCPPorts, UDP: d.config.UDPPorts, Workers: workers(), RingBytes: 8 << 20,
 	})
 	if err != nil {
 		return fmt.Errorf("capture: %w", err)
 	}
 	d.ring = ring
 	d.onStop(ring.Close)
-	tcp, udp := traps(d.config)
+	tcp, udp := d.config.TCPPorts.Bitmap(), d.config.UDPPorts.Bitmap()
 	for range ring.Workers() {
 		lookup, err := host.NewLookup()
 		if err != nil {

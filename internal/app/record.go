@@ -54,10 +54,10 @@ func (r *recorder) actions(a netip.Addr, actions []respond.Action) {
 }
 
 // Began puts a ban on the blocked file; for respond.Ledger.
-func (r *recorder) Began(b respond.Ban, host netip.Addr, name string) {
+func (r *recorder) Began(b respond.Ban, host netip.Addr) {
 	r.mu.Lock()
 	if r.blocked != nil {
-		err := r.blocked.Add(textfile.BlockedEntry{Since: b.Since, Name: name, Host: host, Port: b.Port, Proto: b.Proto})
+		err := r.blocked.Add(textfile.BlockedEntry{Since: b.Since, Host: host, Port: b.Port, Proto: b.Proto})
 		r.failed("blocked", "the blocked file does not list everybody", err)
 	}
 	r.mu.Unlock()

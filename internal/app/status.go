@@ -21,7 +21,7 @@ func (d *daemon) Status(context.Context) (view.Status, error) {
 		BlockTCP: int(d.config.BlockTCP), BlockUDP: int(d.config.BlockUDP),
 		Methods:  []string{},
 		Counters: d.counters(), // may find a problem
-		Bans:     len(d.responder.List()),
+		Bans:     d.responder.Count(),
 	}
 	s.Problems = d.problems.list()
 	if s.Config == "" {
@@ -110,7 +110,7 @@ func (d *daemon) kernelCounters(count, loss func(string, string, uint64)) {
 	count("kernel_dropped_soft_total", "packets dropped by soft bans", k.DroppedSoft)
 	count("kernel_dropped_limited_total", "packets dropped by limited bans", k.DroppedLimited)
 	count("kernel_dropped_full_total", "packets dropped by full bans", k.DroppedFull)
-	loss("kernel_reports_lost_total", "the kernel's reports of trap hits that got lost", k.Lost)
+	loss("kernel_reports_lost_total", "the kernel's reports of trap hits that got lost", k.Lost+d.decider.hitsLost.Load())
 	count("provisional_confirmed_total", "provisional bans confirmed", d.decider.confirmed.Load())
 	count("provisional_revoked_total", "provisional bans taken back", d.decider.revoked.Load())
 }

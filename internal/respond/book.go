@@ -170,6 +170,11 @@ func (e *entry) covers(strength judge.Strength, scope judge.Scope, now time.Time
 // stands reports whether something other than a native ban keeps the host out.
 func (e *entry) stands() bool { return len(e.done) > 0 || e.foreign }
 
+// inForce reports whether anything keeps the host out now.
+func (e *entry) inForce(now time.Time) bool {
+	return e.native && now.Before(e.ban.Until) || e.stands()
+}
+
 // dueHeap orders entries by when the book has to act on them.
 type dueHeap []*entry
 

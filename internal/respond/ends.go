@@ -193,6 +193,19 @@ func (r *Responder) row(e *entry, now time.Time) InForce {
 	return row
 }
 
+// Count is how many bans are in force.
+func (r *Responder) Count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now, n := time.Now(), 0
+	for _, e := range r.book.entries {
+		if e.inForce(now) {
+			n++
+		}
+	}
+	return n
+}
+
 // List gives what is in force, in the order of prefixes.
 func (r *Responder) List() []InForce {
 	r.mu.Lock()
@@ -200,8 +213,8 @@ func (r *Responder) List() []InForce {
 	now := time.Now()
 	out := make([]InForce, 0, len(r.book.entries))
 	for _, e := range r.book.entries {
-		if row := r.row(e, now); len(row.Methods) > 0 || e.stands() {
-			out = append(out, row)
+		if e.inForce(now) {
+			out = append(out, r.row(e, now))
 		}
 	}
 	slices.SortFunc(out, func(a, b InForce) int { return a.Ban.Prefix.Compare(b.Ban.Prefix) })
@@ -220,7 +233,7 @@ func (r *Responder) Restore(bans []InForce) {
 			continue
 		}
 		e := &entry{
-			ban: b, native: len(row.Methods) > 0, done: row.Steps, decided: now.UnixNano(),
+			ban: b, native: len(row.Methods) > 0, done: slices.Clone(row.Steps), decided: now.UnixNano(),
 			host: b.Prefix.Addr(), expire: b.Until, index: -1,
 			order: Order{Host: b.Prefix.Addr(), Port: b.Port, Proto: b.Proto, Evidence: uint8(b.Evidence)},
 		}

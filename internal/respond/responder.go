@@ -52,7 +52,7 @@ func PlanFrom(c *config.Config) Plan {
 // Ledger is told of bans that begin and end, for the files that list them.
 // Calls come one at a time and must not call back.
 type Ledger interface {
-	Began(b Ban, host netip.Addr, name string)
+	Began(b Ban, host netip.Addr)
 	Ended(b Ban, host netip.Addr, undone []Action)
 }
 
@@ -90,12 +90,11 @@ func New(methods []Method, runner Runner, plan Plan, ledger Ledger) *Responder {
 }
 
 // Answer does what v permits; a native ban is in force with the next Commit.
-// When the outcome waits for the owner's steps
-// alone, deferred is true and later is called once with the whole of it;
-// otherwise the Outcome returned is whole, and later is called with the actions
-// of steps that go on, if there are any. kernelSays marks a verdict on the
-// kernel's own report of a provisional ban: its actions are kept for the
-// sighting of the same packet.
+// When the outcome waits for the owner's steps alone, deferred is true and later
+// is called once with the whole of it; otherwise the Outcome returned is whole,
+// and later is called with the actions of steps that go on, if there are any.
+// kernelSays marks a verdict on the kernel's own report of a provisional ban: its
+// actions are kept for the sighting of the same packet.
 func (r *Responder) Answer(v *judge.Verdict, kernelSays bool, later func(Outcome)) (o Outcome, deferred bool) {
 	if v.Strength == judge.Nothing {
 		return Outcome{}, false
@@ -142,8 +141,9 @@ func (r *Responder) Answer(v *judge.Verdict, kernelSays bool, later func(Outcome
 		return o, false
 	}
 	if e == nil {
-		if e = r.newEntry(v, now); e == nil {
-			o.Actions = append(o.Actions, Action{Step: steps[0], Host: v.Sighting.Src, Err: ErrFull})
+		var err error
+		if e, err = r.newEntry(v, now); err != nil {
+			o.Actions = append(o.Actions, Action{Step: steps[0], Host: v.Sighting.Src, Err: err})
 			return o, false
 		}
 		r.book.add(e)
@@ -171,11 +171,15 @@ func (r *Responder) steps(v *judge.Verdict) []Step {
 	return r.plan.Ban
 }
 
-// newEntry makes an entry for v, or nil when the limits forbid it.
-func (r *Responder) newEntry(v *judge.Verdict, now time.Time) *entry {
-	if len(r.book.entries) >= MaxBans || !r.book.allow(now) {
+// newEntry makes an entry for v, unless the limits forbid it.
+func (r *Responder) newEntry(v *judge.Verdict, now time.Time) (*entry, error) {
+	switch {
+	case len(r.book.entries) >= MaxBans:
 		r.stats.RefusedLimits++
-		return nil
+		return nil, ErrFull
+	case !r.book.allow(now):
+		r.stats.RefusedLimits++
+		return nil, ErrRate
 	}
 	s := &v.Sighting
 	return &entry{
@@ -187,7 +191,7 @@ func (r *Responder) newEntry(v *judge.Verdict, now time.Time) *entry {
 			Since: now, Times: r.book.times(v.Prefix, now) + 1, Reason: v.Reason,
 			Port: s.DstPort, Proto: s.Proto, Kind: s.Kind.String(),
 		},
-	}
+	}, nil
 }
 
 // stage prepares the native ban that v asks for: it is in the book at once, and
@@ -197,9 +201,9 @@ func (r *Responder) stage(v *judge.Verdict, now time.Time, o *Outcome) *entry {
 	if len(r.methods) == 0 || now.Before(r.nativeAgain) {
 		return nil
 	}
-	e := r.newEntry(v, now)
-	if e == nil {
-		o.Actions = append(o.Actions, Action{Step: StepNative, Host: v.Sighting.Src, Err: ErrRate})
+	e, err := r.newEntry(v, now)
+	if err != nil {
+		o.Actions = append(o.Actions, Action{Step: StepNative, Host: v.Sighting.Src, Err: err})
 		return nil
 	}
 	e.native = true
@@ -281,7 +285,7 @@ func (r *Responder) committed(e *entry, actions []Action, now time.Time) {
 		r.stats.Bans++
 		e.expire = e.ban.Until
 		r.book.schedule(e)
-		r.ledger.Began(e.ban, e.host, "")
+		r.ledger.Began(e.ban, e.host)
 		return
 	}
 	r.nativeAgain = now.Add(time.Second)

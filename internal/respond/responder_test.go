@@ -79,7 +79,7 @@ func (r *fakeRunner) finish(i int, failing ...Step) {
 
 type ledger struct{ began, ended []netip.Addr }
 
-func (l *ledger) Began(_ Ban, host netip.Addr, _ string)   { l.began = append(l.began, host) }
+func (l *ledger) Began(_ Ban, host netip.Addr)             { l.began = append(l.began, host) }
 func (l *ledger) Ended(_ Ban, host netip.Addr, _ []Action) { l.ended = append(l.ended, host) }
 
 func verdict(src string, strength judge.Strength, block config.Block) *judge.Verdict {

@@ -1,6 +1,7 @@
 package respond
 
 import (
+	"slices"
 	"time"
 
 	"portsentry/internal/judge"
@@ -8,7 +9,8 @@ import (
 
 // submit hands steps for e to the runner. alone: nothing else stands by then, so
 // the sighting at hand waits for them, if they begin at once (deferred); behind
-// a queue of slow commands it is recorded now, and they when they end. Calls hold r.mu; the callback takes it.
+// a queue of slow commands it is recorded now, and they when they end. Calls
+// hold r.mu; the callback takes it.
 func (r *Responder) submit(e *entry, steps []Step, alone bool, later func(Outcome)) (ok, deferred bool) {
 	if r.runner == nil {
 		return false, false
@@ -25,7 +27,7 @@ func (r *Responder) submit(e *entry, steps []Step, alone bool, later func(Outcom
 	e.inFlight = ok
 	if !ok {
 		r.stats.RefusedBusy++
-		e.failed = steps
+		e.failed = slices.Clone(steps) // not the plan's own: finished appends
 		if !e.native && !e.stands() {
 			r.book.remove(e, time.Now())
 		}
@@ -83,7 +85,7 @@ func (r *Responder) finished(e *entry, actions []Action) Outcome {
 		if !before {
 			r.stats.Bans++
 			e.ban.Until = r.commandsEnd(e)
-			r.ledger.Began(e.ban, e.host, "")
+			r.ledger.Began(e.ban, e.host)
 		}
 		e.expire = e.ban.Until
 		r.book.schedule(e)

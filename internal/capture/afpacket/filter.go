@@ -34,7 +34,7 @@ type Spec struct {
 	IfIndexes []int32        // interfaces; empty: all but loopback
 }
 
-// Filter gives the socket filter for spec, of at most 4096 instructions. It
+// filterWithin gives the socket filter for spec, of at most 4096 instructions. It
 // runs in the kernel on what a cooked socket sees: data that begins at the
 // network header. It lets through, of what is addressed to this host or sent to
 // a link-layer group (our unicast address in a broadcast frame is a scanner's
@@ -52,12 +52,9 @@ type Spec struct {
 //
 // It may let through more (ports are merged when there are too many ranges for
 // one program) but never less.
-func Filter(spec Spec) ([]bpf.RawInstruction, error) {
-	return filterWithin(spec, maxInstructions)
-}
-
-// filterWithin is Filter with a smaller limit: the kernel charges programs to
-// the socket's option memory, and net.core.optmem_max was 20 KiB before 6.7.
+//
+// The limit is maxInstructions or less: the kernel charges programs to the
+// socket's option memory, and net.core.optmem_max was 20 KiB before 6.7.
 func filterWithin(spec Spec, limit int) ([]bpf.RawInstruction, error) {
 	tcp, udp := spec.TCP, spec.UDP
 	rest := len(instructions(spec.IfIndexes, nil, nil)) - 2*searchLen(nil)
