@@ -23,7 +23,7 @@ func TestShippedConfig(t *testing.T) {
 	if c.BlockTCP != config.BlockNone || c.BlockUDP != config.BlockNone {
 		t.Error("bans as shipped; it must log only")
 	}
-	if c.BlockMethod != config.MethodAuto || c.LogFormat != config.Log2x || c.ScanTrigger != 0 || c.ResolveHost {
+	if len(c.BlockMethods) != 1 || c.BlockMethods[0] != config.MethodAuto || c.LogFormat != config.Log2x || c.ScanTrigger != 0 || c.ResolveHost {
 		t.Error("not as promised")
 	}
 	if c.IgnoreFile != "/etc/portsentry/portsentry.ignore" ||

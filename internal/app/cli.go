@@ -167,7 +167,7 @@ func builtin() (*config.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the built-in configuration: %w", err)
 	}
-	c.BlockTCP, c.BlockUDP, c.BlockMethod = config.BlockNone, config.BlockNone, config.MethodNone
+	c.BlockTCP, c.BlockUDP, c.BlockMethods = config.BlockNone, config.BlockNone, nil
 	c.HistoryFile, c.BlockedFile = "", ""
 	if _, err := os.Stat(c.IgnoreFile); errors.Is(err, os.ErrNotExist) {
 		c.IgnoreFile = ""

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"runtime"
+	"slices"
 	"time"
 
 	"portsentry/internal/capture/afpacket"
@@ -73,7 +74,7 @@ func (d *daemon) open() error {
 
 // native reports whether the configuration wants a native method to ban.
 func (d *daemon) native() bool {
-	return blocks(d.config) && d.config.BlockMethod != config.MethodNone
+	return blocks(d.config) && len(d.config.BlockMethods) > 0
 }
 
 // provisional is how long a ban of the kernel's own lasts that nobody confirms.
@@ -113,11 +114,11 @@ func (d *daemon) openTable(trust *judge.Trust) error {
 		Peers:       d.peers.List(),
 	})
 	if err != nil {
-		if d.config.BlockMethod == config.MethodAuto || !d.native() {
+		if slices.Contains(d.config.BlockMethods, config.MethodAuto) || !d.native() {
 			d.problems.set("nftables", fmt.Sprintf("no native ban: %v", err))
 			return nil
 		}
-		return fmt.Errorf("BLOCK_METHOD=%q: %w", d.config.BlockMethod, err)
+		return fmt.Errorf("BLOCK_METHOD: %w", err)
 	}
 	d.table = t
 	d.onStop(d.closeTable) // a start that fails later leaves no trap rule behind
@@ -147,7 +148,7 @@ func (d *daemon) openDecider(trust *judge.Trust) {
 		record:    d.record,
 		judge: judge.New(judge.Policy{
 			BlockTCP: d.config.BlockTCP, BlockUDP: d.config.BlockUDP, Evidence: d.config.BlockEvidence,
-			BanUnverified: d.config.BanTimeUnverified, BanMax: max(d.config.BanTime, d.config.BanTimeUnverified),
+			BanUnverified: d.config.BanTimeUnverified, BanVerified: max(d.config.BanTime, d.config.BanTimeUnverified),
 		}, trust, asPeers{d.peers}, d.responder),
 	}
 	if d.table == nil && d.runner == nil {
@@ -192,8 +193,8 @@ func (d *daemon) openCapture() error {
 		d.pipelines = append(d.pipelines, &pipeline{
 			facts: d.facts, out: d.decider.queue,
 			detector: detect.New(detect.Options{
-				TCP: tcp, UDP: udp, Trigger: d.config.ScanTrigger, Window: d.config.ScanTriggerWindow,
-				Host: &asHost{facts: d.facts, lookup: lookup},
+				Rules: detect.Rules{TCP: tcp, UDP: udp, Trigger: d.config.ScanTrigger, Window: d.config.ScanTriggerWindow},
+				Host:  &asHost{facts: d.facts, lookup: lookup},
 			}),
 		})
 	}

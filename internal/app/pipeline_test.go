@@ -38,7 +38,7 @@ func newPath(tb testing.TB) (*pipeline, chan detect.Sighting, *capture.Frame) {
 	ports := config.PortSet{{First: 1, Last: 1}}.Bitmap()
 	p := &pipeline{
 		facts: f, out: queue,
-		detector: detect.New(detect.Options{TCP: ports, UDP: ports, Host: home{&asHost{facts: f, lookup: lookup}}}),
+		detector: detect.New(detect.Options{Rules: detect.Rules{TCP: ports, UDP: ports}, Host: home{&asHost{facts: f, lookup: lookup}}}),
 	}
 	packet := pktgen.Packet{
 		Src: netip.MustParseAddr("203.0.113.9"), Dst: here,

@@ -5,7 +5,10 @@
 // getting them.
 package capture
 
-import "context"
+import (
+	"context"
+	"net/netip"
+)
 
 // Link says how the bytes of a Frame begin.
 type Link uint8
@@ -74,3 +77,16 @@ type Source interface {
 	Run(ctx context.Context, handle Handler) error
 	Stats() Stats
 }
+
+// Contact is a connection, or a datagram, that a trap socket of ours took. For
+// TCP the handshake was completed: the source is who he says.
+type Contact struct {
+	Time     int64 // unix nanoseconds
+	Proto    uint8 // IP protocol number (IANA): 6 or 17
+	IfIndex  int32 // interface it came in on; 0: not known
+	Src, Dst netip.AddrPort
+}
+
+// ContactHandler takes one contact and says whether it is to get the banner. It
+// must not keep c.
+type ContactHandler func(c *Contact) (banner bool)

@@ -108,7 +108,7 @@ func (f *filler) watch() {
 // block asks that there is something to answer with. 2.x refused 1 where
 // there was KILL_RUN_CMD only; 1.x ran it, and so do we.
 func (f *filler) block(key string, b Block) {
-	native := f.c.BlockMethod != MethodNone || f.has("BLOCK_METHOD") && f.c.lines["BLOCK_METHOD"] == 0
+	native := len(f.c.BlockMethods) > 0 || f.has("BLOCK_METHOD") && f.c.lines["BLOCK_METHOD"] == 0
 	switch {
 	case native || f.has("KILL_RUN_CMD"):
 	case b == BlockBan && !f.has("KILL_ROUTE", "KILL_ROUTE6", "KILL_HOSTS_DENY"):

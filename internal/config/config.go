@@ -20,14 +20,18 @@ const (
 	BlockCommand Block = 2 // KILL_RUN_CMD only, and a ban of the scanned protocol where a native method is named
 )
 
-// Method is the value of BLOCK_METHOD.
+// Method is one of the values of BLOCK_METHOD.
 type Method string
 
-// Values of BLOCK_METHOD. Absent means none, so that an old file does what it did.
+// Values of BLOCK_METHOD, which may name several. Absent means none, so that an
+// old file does what it did.
 const (
 	MethodNone     Method = "none"
 	MethodAuto     Method = "auto" // the best native one there is
 	MethodNftables Method = "nftables"
+	MethodRoute    Method = "route"  // a blackhole route
+	MethodIPSet    Method = "ipset"  // sets for iptables rules of the owner's
+	MethodDryRun   Method = "dryrun" // says what it would do
 )
 
 // LogFormat is the value of LOG_FORMAT.
@@ -73,7 +77,7 @@ type Config struct {
 
 	ResolveHost        bool
 	BlockTCP, BlockUDP Block
-	BlockMethod        Method
+	BlockMethods       []Method // in the order of the file; empty: none
 	BlockEvidence      BlockEvidence
 	BanTime            time.Duration
 	BanTimeUnverified  time.Duration
@@ -90,6 +94,10 @@ type Config struct {
 	Capture    CaptureMethod
 	Interfaces []string // empty: every interface that holds an address of ours
 	LogFormat  LogFormat
+
+	// Modes and Dialect come from the command line, not from the file.
+	Modes   Modes
+	Dialect Dialect
 
 	lines map[string]int
 }
@@ -111,7 +119,7 @@ func Load(path string) (*Config, error) {
 // messages and becomes Path. The error is a *Mistakes with all of them.
 func Parse(name string, data []byte) (*Config, error) {
 	rep := &report{file: name}
-	c := &Config{Path: name, lines: map[string]int{}}
+	c := &Config{Path: name, Modes: Modes{Stealth, Stealth}, lines: map[string]int{}}
 	if len(data) > maxFile {
 		rep.add(0, "", "more than %d bytes; this is no portsentry.conf", maxFile)
 	} else {

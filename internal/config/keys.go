@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -38,7 +39,7 @@ func settings(c *Config) []setting {
 
 		blockKey("BLOCK_TCP", &c.BlockTCP),
 		blockKey("BLOCK_UDP", &c.BlockUDP),
-		wordKey("BLOCK_METHOD", &c.BlockMethod, MethodNone, MethodAuto, MethodNftables),
+		methodsKey("BLOCK_METHOD", &c.BlockMethods),
 		wordKey("BLOCK_EVIDENCE", &c.BlockEvidence, EvidenceAny, EvidenceVerified),
 		durationKey("BAN_TIME", &c.BanTime, "1h", ""),
 		durationKey("BAN_TIME_UNVERIFIED", &c.BanTimeUnverified, "10m", ""),
@@ -104,6 +105,41 @@ func wordKey[T ~string](key string, to *T, def T, others ...T) setting {
 		*to = T(word)
 		return nil
 	}, func() string { return string(*to) }}
+}
+
+// methodsKey is a list of words; none stands alone, and for the empty list.
+func methodsKey(key string, to *[]Method) setting {
+	words := []string{string(MethodNone), string(MethodAuto), string(MethodNftables), string(MethodRoute), string(MethodIPSet), string(MethodDryRun)}
+	return setting{key, "", func(v string) []string {
+		var methods []Method
+		for entry := range strings.SplitSeq(v, ",") {
+			word, problem := readWord(entry, words)
+			switch {
+			case problem != nil:
+				return problem
+			case slices.Contains(methods, Method(word)):
+				return []string{quoted(v) + ": " + word + " is there twice"}
+			}
+			methods = append(methods, Method(word))
+		}
+		if slices.Contains(methods, MethodNone) {
+			if len(methods) > 1 {
+				return []string{quoted(v) + ": none stands alone"}
+			}
+			methods = nil
+		}
+		*to = methods
+		return nil
+	}, func() string {
+		if len(*to) == 0 {
+			return string(MethodNone)
+		}
+		out := make([]string, len(*to))
+		for i, m := range *to {
+			out[i] = string(m)
+		}
+		return strings.Join(out, ",")
+	}}
 }
 
 func flagKey(key string, to *bool) setting {

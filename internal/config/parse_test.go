@@ -77,8 +77,8 @@ func TestEightMistakes(t *testing.T) {
 
 func TestFilesOfOld(t *testing.T) {
 	common := Config{
-		IgnoreFile:  "/etc/portsentry/portsentry.ignore",
-		BlockMethod: MethodNone, BlockEvidence: EvidenceAny,
+		IgnoreFile: "/etc/portsentry/portsentry.ignore",
+		Modes:      Modes{Stealth, Stealth}, BlockEvidence: EvidenceAny,
 		BanTime: time.Hour, BanTimeUnverified: 10 * time.Minute,
 		Capture: CaptureAuto, LogFormat: Log2x,
 	}
@@ -198,7 +198,7 @@ PORT_BANNER = " grüße, # no comment "
 		AdvancedPortsUDP: 65536, AdvancedExcludeUDP: PortSet{{1, 200}},
 		Interfaces: []string{"eth0", "wg0", "br-lan.12"}, Capture: CaptureAFPacket, LogFormat: LogJSON,
 		ScanTrigger: 1<<31 - 1, ScanTriggerWindow: 24 * time.Hour,
-		BlockTCP: BlockBan, BlockUDP: BlockCommand, BlockMethod: MethodNftables, BlockEvidence: EvidenceVerified,
+		BlockTCP: BlockBan, BlockUDP: BlockCommand, Modes: Modes{Stealth, Stealth}, BlockMethods: []Method{MethodNftables}, BlockEvidence: EvidenceVerified,
 		BanTime: 366 * 24 * time.Hour, BanTimeUnverified: 90 * time.Second,
 		KillRoute6: "ip -6 route add blackhole $TARGET$", KillRouteUndo: "ip -$FAMILY$ route del blackhole $TARGET$",
 		KillRunCmd:     `x $TARGET$ $PORT$ $MODE$ $PROTO$ $DIRECTION$ $KIND$ $COUNT$ $EVIDENCE$ $FAMILY$ $$ $HOME $A$B ${C}$D \%c #'`,

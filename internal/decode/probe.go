@@ -92,6 +92,10 @@ type Probe struct {
 	VLANs      uint8
 	VLAN       [2]uint16 // outermost first, VLAN ids
 
+	// Accepted: a trap socket of ours took it. Then it has no packet, only ends
+	// and a time, and over TCP the handshake was completed.
+	Accepted bool
+
 	Marks Marks
 	// PacketType is a capture.PacketType: to whom the link layer says that the
 	// frame was addressed.

@@ -39,13 +39,22 @@ type Host interface {
 	Use(p *decode.Probe, bareSYN bool) Use
 }
 
-// Options are what a Detector is built from.
-type Options struct {
+// Rules are what the configuration says. They may change while it runs; what is
+// remembered of sources stays.
+type Rules struct {
 	TCP, UDP *config.Bitmap // trap ports
 	Trigger  int            // SCAN_TRIGGER: fires from the Nth hit; 0 and 1 are the same
 	Window   time.Duration  // SCAN_TRIGGER_WINDOW; 0: for ever
-	Host     Host
-	Sources  int // how many sources are remembered; 0: DefaultSources
+	// TrapServed (-S of 2.x): a SYN or a datagram to a listed port is a probe even
+	// where something listens.
+	TrapServed bool
+}
+
+// Options are what a Detector is built from.
+type Options struct {
+	Rules   Rules
+	Host    Host
+	Sources int // how many sources are remembered; 0: DefaultSources
 	// Capture: the packets come from a file. A wrong checksum is then a mark;
 	// live it means that no host would have taken the packet.
 	Capture bool
@@ -66,9 +75,10 @@ type Stats struct {
 }
 
 // Detector is the detection of one worker. It is not safe for concurrent use,
-// but for Stats.
+// but for SetRules and Stats.
 type Detector struct {
 	o       Options
+	rules   atomic.Pointer[Rules]
 	sources *sources
 
 	probes, sightings, noTrap, notOurs, badChecksum, noise, served, replies, unsure atomic.Uint64
@@ -79,17 +89,23 @@ func New(o Options) *Detector {
 	if o.Sources == 0 {
 		o.Sources = DefaultSources
 	}
-	return &Detector{o: o, sources: newSources(o.Sources)}
+	d := &Detector{o: o, sources: newSources(o.Sources)}
+	d.SetRules(o.Rules)
+	return d
 }
+
+// SetRules replaces the rules, from the next Probe on. Any goroutine may call it.
+func (d *Detector) SetRules(r Rules) { d.rules.Store(&r) }
 
 // Observe looks at one Probe. If it is a probe of a trap, Observe fills s and
 // reports true. It keeps neither p nor s.
 func (d *Detector) Observe(p *decode.Probe, s *Sighting) bool {
 	d.probes.Add(1)
+	r := d.rules.Load()
 	var kind Kind
 	switch p.Proto {
 	case decode.ProtoTCP:
-		if !d.o.TCP.Has(p.DstPort) {
+		if !r.TCP.Has(p.DstPort) {
 			d.noTrap.Add(1)
 			return false
 		}
@@ -100,7 +116,7 @@ func (d *Detector) Observe(p *decode.Probe, s *Sighting) bool {
 			kind = KindOdd
 		}
 	case decode.ProtoUDP:
-		if !d.o.UDP.Has(p.DstPort) {
+		if !r.UDP.Has(p.DstPort) {
 			d.noTrap.Add(1)
 			return false
 		}
@@ -108,6 +124,11 @@ func (d *Detector) Observe(p *decode.Probe, s *Sighting) bool {
 	default:
 		d.noTrap.Add(1)
 		return false
+	}
+	if p.Accepted {
+		// Our own socket took it: the checksum held, and nobody else listens there.
+		d.sighted(p, s, r, KindConnect, false)
+		return true
 	}
 	bad := p.Marks&(decode.BadChecksum|decode.BadIPChecksum|decode.BadLength) != 0
 	switch {
@@ -123,8 +144,10 @@ func (d *Detector) Observe(p *decode.Probe, s *Sighting) bool {
 	}
 	switch d.o.Host.Use(p, kind == KindSYN) {
 	case Served:
-		d.served.Add(1)
-		return false
+		if !r.TrapServed || kind != KindSYN && kind != KindUDP {
+			d.served.Add(1)
+			return false
+		}
 	case Reply, Translated:
 		d.replies.Add(1)
 		return false
@@ -132,18 +155,30 @@ func (d *Detector) Observe(p *decode.Probe, s *Sighting) bool {
 		d.unsure.Add(1)
 		return false
 	}
-	count := d.sources.hit(p.Src, p.Time, int64(d.o.Window))
+	d.sighted(p, s, r, kind, bad)
+	return true
+}
+
+// sighted counts the hit and fills s.
+func (d *Detector) sighted(p *decode.Probe, s *Sighting, r *Rules, kind Kind, bad bool) {
+	verified := kind == KindConnect && p.Proto == decode.ProtoTCP
+	var port uint16
+	if verified {
+		port = p.DstPort
+	}
+	count, several := d.sources.hit(p.Src, p.Time, int64(r.Window), port)
 	*s = Sighting{
 		Time: p.Time, IfIndex: p.IfIndex,
 		Src: p.Src, Dst: p.Dst, SrcPort: p.SrcPort, DstPort: p.DstPort,
 		Proto: p.Proto, Kind: kind, Flags: p.Flags, TTL: p.TTL, IPOptions: p.IPOptions,
 		Fragmented:  p.Marks&decode.Fragmented != 0,
 		BadChecksum: bad,
+		Verified:    verified,
+		Several:     verified && several,
 		Count:       count,
-		Triggered:   int64(count) >= int64(d.o.Trigger),
+		Triggered:   int64(count) >= int64(r.Trigger),
 	}
 	d.sightings.Add(1)
-	return true
 }
 
 // Stats is a snapshot of the counters; any goroutine may ask.

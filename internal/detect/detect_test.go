@@ -29,12 +29,16 @@ func (h *fakeHost) Use(_ *decode.Probe, bareSYN bool) Use {
 	return h.use
 }
 
-func newDetector(h Host, trigger int, window time.Duration) *Detector {
-	return New(Options{
+func rules(trigger int, window time.Duration) Rules {
+	return Rules{
 		TCP:     config.PortSet{{First: 1, Last: 1}, {First: 40000, Last: 40000}}.Bitmap(),
 		UDP:     config.PortSet{{First: 69, Last: 69}, {First: 40000, Last: 40000}}.Bitmap(),
-		Trigger: trigger, Window: window, Host: h, Sources: 1024,
-	})
+		Trigger: trigger, Window: window,
+	}
+}
+
+func newDetector(h Host, trigger int, window time.Duration) *Detector {
+	return New(Options{Rules: rules(trigger, window), Host: h, Sources: 1024})
 }
 
 func tcp(port uint16, flags uint16) decode.Probe {
@@ -209,13 +213,13 @@ func TestTriggerWindow(t *testing.T) {
 func TestSourcesUnderFlood(t *testing.T) {
 	s := newSources(1024)
 	for range 3 {
-		s.hit(scanner, 1, 0)
+		s.hit(scanner, 1, 0, 0)
 	}
 	for i := range 1_000_000 {
 		a := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
-		s.hit(a, int64(i), 0)
+		s.hit(a, int64(i), 0, 0)
 	}
-	if got := s.hit(scanner, 2_000_000, 0); got != 4 {
+	if got, _ := s.hit(scanner, 2_000_000, 0, 0); got != 4 {
 		t.Errorf("after a million forged sources the scanner's count is %d, want 4", got)
 	}
 	if s.evicted.Load() < 990_000 {
@@ -244,5 +248,72 @@ func BenchmarkObserve(b *testing.B) {
 	for i := uint32(0); b.Loop(); i++ {
 		p.Src = netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
 		d.Observe(&p, &s)
+	}
+}
+
+// TestContacts: what a trap socket of ours took needs no question, is proof of
+// its source over TCP, and one port is told from several.
+func TestContacts(t *testing.T) {
+	d := newDetector(&fakeHost{use: Served}, 0, 0)
+	for i, c := range []struct {
+		probe             decode.Probe
+		verified, several bool
+	}{
+		{udp(69), false, false},
+		{tcp(1, 0), true, false},
+		{tcp(1, 0), true, false},
+		{udp(69), false, false},
+		{tcp(40000, 0), true, true},
+		{tcp(1, 0), true, true},
+	} {
+		c.probe.Accepted = true
+		var s Sighting
+		if !d.Observe(&c.probe, &s) {
+			t.Fatalf("contact %d: not seen", i)
+		}
+		if s.Kind != KindConnect || s.Verified != c.verified || s.Several != c.several || s.Count != uint32(i+1) {
+			t.Errorf("contact %d: %+v, want verified %v, several %v", i, s, c.verified, c.several)
+		}
+	}
+	left := tcp(2, 0) // a port that is no trap any more
+	left.Accepted = true
+	if d.Observe(&left, new(Sighting)) {
+		t.Error("a contact with no trap was seen")
+	}
+}
+
+// TestServedPortsAsTraps is -S of 2.x: a listener does not spare who begins a
+// conversation with its port, while a connection goes on unharmed.
+func TestServedPortsAsTraps(t *testing.T) {
+	r := rules(0, 0)
+	r.TrapServed = true
+	d := New(Options{Rules: r, Host: &fakeHost{use: Served}, Sources: 8})
+	for _, c := range []struct {
+		probe decode.Probe
+		seen  bool
+	}{{tcp(1, decode.SYN), true}, {udp(69), true}, {tcp(1, decode.ACK), false}, {tcp(1, decode.FIN), false}} {
+		if got := d.Observe(&c.probe, new(Sighting)); got != c.seen {
+			t.Errorf("%v: seen %v, want %v", c.probe, got, c.seen)
+		}
+	}
+}
+
+// TestSetRules changes the traps under way and forgets nobody.
+func TestSetRules(t *testing.T) {
+	d := newDetector(&fakeHost{}, 2, 0)
+	var s Sighting
+	p := tcp(1, decode.SYN)
+	if !d.Observe(&p, &s) || s.Triggered {
+		t.Fatalf("first hit: %+v", s)
+	}
+	r := rules(2, 0)
+	r.TCP = config.PortSet{{First: 23, Last: 23}}.Bitmap()
+	d.SetRules(r)
+	if d.Observe(&p, &s) {
+		t.Error("port 1 is no trap any more")
+	}
+	p = tcp(23, decode.SYN)
+	if !d.Observe(&p, &s) || !s.Triggered || s.Count != 2 {
+		t.Errorf("second hit: %+v", s)
 	}
 }

@@ -20,6 +20,7 @@ const (
 	KindACK         // ACK alone: nmap's ACK and window scans send the same packet
 	KindOdd         // any other combination without ACK and RST
 	KindUDP
+	KindConnect // a trap socket of ours took it (connect mode), TCP and UDP alike
 )
 
 // String is the kind as JSON and the counters name it.
@@ -41,6 +42,8 @@ func (k Kind) String() string {
 		return "odd"
 	case KindUDP:
 		return "udp"
+	case KindConnect:
+		return "connect"
 	}
 	return "none"
 }
@@ -95,6 +98,8 @@ func TypeText(k Kind, flags uint16) string {
 		return "TCP ACK/Window scan"
 	case KindUDP:
 		return "UDP"
+	case KindConnect:
+		return "Connect"
 	}
 	bit := func(f uint16) int {
 		if flags&f != 0 {

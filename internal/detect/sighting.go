@@ -22,6 +22,9 @@ type Sighting struct {
 	Fragmented       bool
 	BadChecksum      bool // in a capture only: live, such a packet is no sighting
 
+	Verified bool // the contact itself completed a handshake: the source is not forged
+	Several  bool // and so did one with another trap port before: no web page's doing
+
 	Count     uint32 // hits of this source on traps so far, this one included
 	Triggered bool   // Count has reached SCAN_TRIGGER
 }

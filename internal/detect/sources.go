@@ -21,6 +21,9 @@ type source struct {
 	first int64    // unix nanoseconds of the hit that began the count
 	last  int64
 	count uint32 // 0: empty
+
+	port    uint16 // the first trap port with which a handshake was completed; 0: none
+	several bool   // and there was another
 }
 
 // sources counts hits per source address in bounded memory. When a bucket is
@@ -45,9 +48,11 @@ func newSources(n int) *sources {
 	}
 }
 
-// hit counts one hit of a at time t (unix nanoseconds) and returns the count.
-// A count older than window (0: for ever) begins anew.
-func (s *sources) hit(a netip.Addr, t, window int64) uint32 {
+// hit counts one hit of a at time t (unix nanoseconds) and returns the count. A
+// count older than window (0: for ever) begins anew. port is the trap port of a
+// completed handshake, 0 for other hits; several says that there were such with
+// more than one port.
+func (s *sources) hit(a netip.Addr, t, window int64, port uint16) (count uint32, several bool) {
 	key := a.As16()
 	bucket := &s.buckets[maphash.Bytes(s.seed, key[:])>>s.shift]
 	free := -1
@@ -63,20 +68,24 @@ func (s *sources) hit(a netip.Addr, t, window int64) uint32 {
 			continue
 		}
 		if window > 0 && t-e.first > window {
-			e.count, e.first = 0, t
+			*e = source{addr: key, first: t}
 		}
 		if e.count != ^uint32(0) {
 			e.count++
 		}
 		e.last = t
-		return e.count
+		if e.port == 0 {
+			e.port = port
+		}
+		e.several = e.several || port != 0 && port != e.port
+		return e.count, e.several
 	}
 	if free < 0 {
 		free = s.victim(bucket)
 		s.evicted.Add(1)
 	}
-	bucket[free] = source{addr: key, first: t, last: t, count: 1}
-	return 1
+	bucket[free] = source{addr: key, first: t, last: t, count: 1, port: port}
+	return 1, false
 }
 
 // victim picks two entries at random and names the weaker: the one with fewer

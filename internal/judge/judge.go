@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"portsentry/internal/config"
+	"portsentry/internal/decode"
 	"portsentry/internal/detect"
 )
 
@@ -31,7 +32,10 @@ type Policy struct {
 	BlockTCP, BlockUDP config.Block
 	Evidence           config.BlockEvidence
 	BanUnverified      time.Duration // BAN_TIME_UNVERIFIED, doubled for each earlier ban
-	BanMax             time.Duration // up to here
+	BanVerified        time.Duration // BAN_TIME; also what doubling leads to
+	// ShowOwn (-L of 2.x): probes from this host's own addresses are shown as
+	// those of anybody. They are never answered all the same.
+	ShowOwn bool
 }
 
 // Judge decides. Trust may be replaced while it runs, by the goroutine that
@@ -51,14 +55,25 @@ func New(p Policy, t *Trust, peers Peers, h History) *Judge {
 // SetTrust replaces the list of whom to spare.
 func (j *Judge) SetTrust(t *Trust) { j.trust = t }
 
-// Decide weighs one sighting. Every sighting of this version is a packet that
-// needs no reply, so its source may be forged: E1, never more.
+// SetPolicy replaces what the configuration says. The goroutine that calls
+// Decide calls it.
+func (j *Judge) SetPolicy(p Policy) { j.policy = p }
+
+// Decide weighs one sighting. A packet that needs no reply may be forged: E1. A
+// contact that completed a handshake is proof of its source: E2.
 func (j *Judge) Decide(s *detect.Sighting) Verdict {
 	v := Verdict{Sighting: *s, Evidence: E1, Block: j.policy.BlockTCP, Scope: AllProtocols}
-	if s.Kind == detect.KindUDP {
+	if s.Verified {
+		v.Evidence = E2
+	}
+	if s.Proto == decode.ProtoUDP {
 		v.Block = j.policy.BlockUDP
 	}
 	if v.Spared = j.trust.spares(s.Src, s.Dst); v.Spared != NotSpared {
+		if v.Spared == Own && j.policy.ShowOwn {
+			v.Spared, v.Block, v.Reason = NotSpared, config.BlockNone, Own.reason()
+			return v
+		}
 		if v.Spared == Martian {
 			v.Evidence = E0
 		}
@@ -77,23 +92,34 @@ func (j *Judge) Decide(s *detect.Sighting) Verdict {
 	v.Strength, v.Reason = j.strength(&v)
 	if v.Block == config.BlockCommand {
 		v.Scope = TCPOnly
-		if s.Kind == detect.KindUDP {
+		if s.Proto == decode.ProtoUDP {
 			v.Scope = UDPOnly
 		}
 	}
 	v.Length = j.length(s.Src)
-	if v.Strength == Soft && s.Src.Is6() {
+	if v.Evidence >= E2 {
+		v.Length = j.policy.BanVerified
+	}
+	if v.Strength >= Soft && s.Src.Is6() {
 		j.widen(&v)
 	}
 	return v
 }
 
-// strength says how hard unverified evidence lets us answer, and why.
+// strength says how hard the evidence lets us answer, and why. One verified
+// contact alone can be the doing of a web page that its owner looks at: it ends
+// no connection that exists, and somebody who is connected keeps what is served.
 func (j *Judge) strength(v *Verdict) (Strength, string) {
 	s := &v.Sighting
 	hit := fmt.Sprintf("%s to trap port %d", s.Kind, s.DstPort)
 	v.Peer = j.peers.Has(s.Src)
 	switch {
+	case s.Several:
+		return Full, hit + " and others, verified: it completed the handshakes"
+	case s.Verified && v.Peer:
+		return Limited, hit + ", verified, once; it has a connection to a served port, which goes on"
+	case s.Verified:
+		return Soft, hit + ", verified: it completed the handshake"
 	case v.Peer:
 		return Limited, hit + ", unverified; it has a connection to a served port, which goes on"
 	case j.policy.Evidence == config.EvidenceVerified:
@@ -106,13 +132,14 @@ func (j *Judge) strength(v *Verdict) (Strength, string) {
 	return Soft, hit + ", unverified"
 }
 
-// length doubles the unverified ban for each earlier one, up to BanMax.
+// length doubles the unverified ban for each earlier one, up to the
+// verified ban.
 func (j *Judge) length(a netip.Addr) time.Duration {
 	d := j.policy.BanUnverified
-	for n := j.history.Bans(a); n > 0 && d < j.policy.BanMax; n-- {
+	for n := j.history.Bans(a); n > 0 && d < j.policy.BanVerified; n-- {
 		d *= 2
 	}
-	return max(j.policy.BanUnverified, min(d, j.policy.BanMax))
+	return max(j.policy.BanUnverified, min(d, j.policy.BanVerified))
 }
 
 // widen makes the ban one of the /64 when another address of it is banned

@@ -60,7 +60,7 @@ func trust() *Trust {
 
 var policy = Policy{
 	BlockTCP: config.BlockBan, BlockUDP: config.BlockBan, Evidence: config.EvidenceAny,
-	BanUnverified: 10 * time.Minute, BanMax: time.Hour,
+	BanUnverified: 10 * time.Minute, BanVerified: time.Hour,
 }
 
 func hit(src string, kind detect.Kind) *detect.Sighting {
@@ -191,5 +191,51 @@ func BenchmarkDecide(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		j.Decide(s)
+	}
+}
+
+// TestVerified: one completed handshake with a trap ends no connection and
+// spares what a peer is served; handshakes with several traps end everything.
+func TestVerified(t *testing.T) {
+	src := addr("203.0.113.9")
+	policy := Policy{
+		BlockTCP: config.BlockBan, BlockUDP: config.BlockBan, Evidence: config.EvidenceVerified,
+		BanUnverified: 10 * time.Minute, BanVerified: time.Hour,
+	}
+	for _, c := range []struct {
+		name    string
+		several bool
+		peers   fakePeers
+		want    Strength
+	}{
+		{"one trap port", false, nil, Soft},
+		{"one trap port, connected", false, fakePeers{src}, Limited},
+		{"several", true, nil, Full},
+		{"several, connected", true, fakePeers{src}, Full},
+	} {
+		j := New(policy, trust(), c.peers, fakeHistory{bans: 3})
+		s := detect.Sighting{
+			Src: src, Dst: addr("192.0.2.1"), DstPort: 11, Proto: decode.ProtoTCP, Kind: detect.KindConnect,
+			Verified: true, Several: c.several, Count: 1, Triggered: true,
+		}
+		v := j.Decide(&s)
+		if v.Evidence != E2 || v.Strength != c.want || v.Length != time.Hour {
+			t.Errorf("%s: %v %v for %v, want E2 %v for 1h", c.name, v.Evidence, v.Strength, v.Length, c.want)
+		}
+	}
+	j := New(policy, trust(), nil, fakeHistory{})
+	s := detect.Sighting{Src: src, Dst: addr("192.0.2.1"), DstPort: 69, Proto: decode.ProtoUDP, Kind: detect.KindConnect, Count: 1, Triggered: true}
+	if v := j.Decide(&s); v.Evidence != E1 || v.Strength != Limited {
+		t.Errorf("a datagram to a trap socket: %v %v, want E1 limited", v.Evidence, v.Strength)
+	}
+}
+
+// TestShowOwn is -L of 2.x: our own probes are shown like anybody's, and never
+// answered.
+func TestShowOwn(t *testing.T) {
+	j := New(Policy{BlockTCP: config.BlockBan, ShowOwn: true}, trust(), nil, fakeHistory{})
+	s := detect.Sighting{Src: addr("192.0.2.1"), Dst: addr("192.0.2.1"), DstPort: 1, Proto: decode.ProtoTCP, Kind: detect.KindSYN, Count: 1, Triggered: true}
+	if v := j.Decide(&s); v.Spared != NotSpared || v.Strength != Nothing || v.Block != config.BlockNone {
+		t.Errorf("%+v", v)
 	}
 }

@@ -26,12 +26,21 @@ type Ban struct {
 	Kind     string // detect.Kind in words
 }
 
-// Method enforces bans natively (nft; later route, ipset, xdp). Calls come from
-// one goroutine at a time. BanAll puts all of them in force or none; on an
+// Method enforces bans natively (nft, route, ipset, dryrun; later xdp). Calls come
+// from one goroutine at a time. BanAll puts all of them in force or none; on an
 // existing ban it replaces it (length, strength, scope). Unban of a missing ban
 // is no error.
 type Method interface {
 	Name() string
+	// Takes reports whether the method can enforce b without doing more than b
+	// permits. BanAll gets no other bans.
+	Takes(b *Ban) bool
+	// Enforces: what still arrives from the banned comes to nothing, so it is
+	// counted and not itemised. Only a dry run does not.
+	Enforces() bool
+	// Ends: a ban ends by itself when its time has come, even if this process is
+	// dead. Otherwise Unban is called then.
+	Ends() bool
 	BanAll(ctx context.Context, bans []Ban) error
 	Unban(ctx context.Context, b Ban) error
 }

@@ -24,7 +24,10 @@ type fakeMethod struct {
 	n    int
 }
 
-func (m *fakeMethod) Name() string { return "fake" }
+func (m *fakeMethod) Name() string    { return "fake" }
+func (m *fakeMethod) Takes(*Ban) bool { return true }
+func (m *fakeMethod) Enforces() bool  { return true }
+func (m *fakeMethod) Ends() bool      { return true }
 func (m *fakeMethod) BanAll(_ context.Context, bans []Ban) error {
 	m.n++
 	if m.err != nil {

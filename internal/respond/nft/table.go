@@ -28,6 +28,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portsentry/internal/config"
+	"portsentry/internal/respond"
 )
 
 // Options say what the kernel may do by itself.
@@ -120,6 +121,15 @@ func Present() bool {
 
 // Name is the method's name in BLOCK_METHOD.
 func (t *Table) Name() string { return string(config.MethodNftables) }
+
+// Takes is for respond.Method: there is a set for every kind of ban.
+func (t *Table) Takes(*respond.Ban) bool { return true }
+
+// Enforces is for respond.Method.
+func (t *Table) Enforces() bool { return true }
+
+// Ends is for respond.Method: elements of a set have a timeout.
+func (t *Table) Ends() bool { return true }
 
 // Close is the ordered stop: bans stay and end by themselves, limited bans
 // keep their rule, and the trap rules go, because nobody is left to confirm or
