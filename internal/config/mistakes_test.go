@@ -65,7 +65,7 @@ func TestMistakes(t *testing.T) {
 		{`BLOCK_TCP="3"`, `f:2: BLOCK_TCP: "3": must be 0 (log only), 1 (ban) or 2 (KILL_RUN_CMD only)`},
 		{`RESOLVE_HOST="yes"`, `f:2: RESOLVE_HOST: "yes": must be 0 (no) or 1 (yes)`},
 		{`KILL_RUN_CMD_FIRST="2"`, `f:2: KILL_RUN_CMD_FIRST: "2": must be 0 (no) or 1 (yes)`},
-		{`BLOCK_METHOD="nft"`, `f:2: BLOCK_METHOD: "nft": must be none, auto or nftables; did you mean nftables?`},
+		{`BLOCK_METHOD="nft"`, `f:2: BLOCK_METHOD: "nft": must be none, auto, nftables, route, ipset or dryrun; did you mean nftables?`},
 		{`BLOCK_EVIDENCE="Verified"`, `f:2: BLOCK_EVIDENCE: "Verified": must be any or verified; did you mean verified?`},
 		{`CAPTURE="pcap"`, `f:2: CAPTURE: "pcap": must be auto, xdp or afpacket`},
 		{`LOG_FORMAT="2"`, `f:2: LOG_FORMAT: "2": must be 2.x, 1.x or json; did you mean 2.x?`},
@@ -96,7 +96,7 @@ func TestMistakes(t *testing.T) {
 		{`KILL_RUN_CMD_UNDO="x"`, `f:2: KILL_RUN_CMD_UNDO: nothing to undo: KILL_RUN_CMD is not set`},
 
 		// what follows from a mistake is no second one
-		{"BLOCK_TCP=\"1\"\nBLOCK_METHOD=\"x\"", `f:3: BLOCK_METHOD: "x": must be none, auto or nftables`},
+		{"BLOCK_TCP=\"1\"\nBLOCK_METHOD=\"x\"", `f:3: BLOCK_METHOD: "x": must be none, auto, nftables, route, ipset or dryrun`},
 		{"BLOCK_TCP=\"1\"\nKIL_ROUTE=\"x $TARGET$\"", `f:3: KIL_ROUTE: no such key; did you mean KILL_ROUTE?`},
 		{"BLOCK_TCP=\"1\"\nKILL_ROUTE=x", `f:3: KILL_ROUTE: "x" does not stand in quotes; did you mean KILL_ROUTE="x"?`},
 		{"KILL_ROUTE_UNDO=\"x\"\nKILL_ROUTE=\"x\"", `f:3: KILL_ROUTE: has no $TARGET$, so it would never name the scanner`},

@@ -223,7 +223,7 @@ func TestVerified(t *testing.T) {
 			t.Errorf("%s: %v %v for %v, want E2 %v for 1h", c.name, v.Evidence, v.Strength, v.Length, c.want)
 		}
 	}
-	j := New(policy, trust(), nil, fakeHistory{})
+	j := New(policy, trust(), fakePeers{}, fakeHistory{})
 	s := detect.Sighting{Src: src, Dst: addr("192.0.2.1"), DstPort: 69, Proto: decode.ProtoUDP, Kind: detect.KindConnect, Count: 1, Triggered: true}
 	if v := j.Decide(&s); v.Evidence != E1 || v.Strength != Limited {
 		t.Errorf("a datagram to a trap socket: %v %v, want E1 limited", v.Evidence, v.Strength)
@@ -233,7 +233,7 @@ func TestVerified(t *testing.T) {
 // TestShowOwn is -L of 2.x: our own probes are shown like anybody's, and never
 // answered.
 func TestShowOwn(t *testing.T) {
-	j := New(Policy{BlockTCP: config.BlockBan, ShowOwn: true}, trust(), nil, fakeHistory{})
+	j := New(Policy{BlockTCP: config.BlockBan, ShowOwn: true}, trust(), fakePeers{}, fakeHistory{})
 	s := detect.Sighting{Src: addr("192.0.2.1"), Dst: addr("192.0.2.1"), DstPort: 1, Proto: decode.ProtoTCP, Kind: detect.KindSYN, Count: 1, Triggered: true}
 	if v := j.Decide(&s); v.Spared != NotSpared || v.Strength != Nothing || v.Block != config.BlockNone {
 		t.Errorf("%+v", v)
