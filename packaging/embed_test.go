@@ -1,6 +1,8 @@
 package packaging_test
 
 import (
+	"fmt"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -86,7 +88,7 @@ func TestEveryExample(t *testing.T) {
 			t.Errorf("line %d, %s: not in force", i+1, line)
 		}
 	}
-	for key, want := range map[string]int{"TCP_PORTS": 6, "UDP_PORTS": 6, "KILL_ROUTE": 7, "KILL_ROUTE6": 2, "KILL_HOSTS_DENY": 2} {
+	for key, want := range map[string]int{"TCP_PORTS": 6, "UDP_PORTS": 6, "KILL_ROUTE": 7, "KILL_ROUTE6": 2, "KILL_HOSTS_DENY": 2, "BLOCK_METHOD": 3} {
 		if found[key] != want {
 			t.Errorf("%d examples of %s, want %d", found[key], key, want)
 		}
@@ -101,6 +103,9 @@ func TestEveryKey(t *testing.T) {
 	}
 	for line := range strings.Lines(all.String()) {
 		key, _, _ := strings.Cut(line, "=")
+		if strings.HasPrefix(key, "#") {
+			continue
+		}
 		if !regexp.MustCompile(`(?m)^#?` + key + `="`).Match(packaging.Config()) {
 			t.Errorf("%s is not in it", key)
 		}
@@ -108,11 +113,37 @@ func TestEveryKey(t *testing.T) {
 }
 
 func TestShippedIgnore(t *testing.T) {
-	list, err := config.LoadIgnore("portsentry.ignore")
+	for name, want := range map[string]string{
+		"portsentry.ignore": "[127.0.0.0/8 ::1/128]", "portsentry.ignore.static": "[127.0.0.1/32]",
+	} {
+		if list, err := config.LoadIgnore(name); err != nil || fmt.Sprint(list) != want {
+			t.Errorf("%s: %v, %v", name, list, err)
+		}
+	}
+}
+
+// TestShippedModes: both files of old watch as portsentry does without them.
+func TestShippedModes(t *testing.T) {
+	stealth := config.Modes{TCP: config.Stealth, UDP: config.Stealth}
+	text, err := os.ReadFile("portsentry.modes")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(list) != 2 || list[0].String() != "127.0.0.0/8" || list[1].String() != "::1/128" {
-		t.Errorf("got %v", list)
+	if m, err := config.ParseModes("portsentry.modes", text); err != nil || m != stealth {
+		t.Errorf("portsentry.modes: %v, %v", m, err)
+	}
+	if text, err = os.ReadFile("default/portsentry"); err != nil {
+		t.Fatal(err)
+	}
+	if m, none, err := config.ParseDefaults("default/portsentry", text); err != nil || none || m != stealth {
+		t.Errorf("default/portsentry: %v, %v", m, err)
+	}
+	// With every mode the shipped configuration has something to watch.
+	c := parse(t, string(packaging.Config()))
+	for _, m := range []config.Mode{config.Connect, config.Stealth, config.Advanced} {
+		n, err := c.WithModes(config.Modes{TCP: m, UDP: m}, config.Dialect1x)
+		if err != nil || n.TrapsTCP().Count() == 0 || n.TrapsUDP().Count() == 0 || n.LogFormat != config.Log1x {
+			t.Errorf("mode %d: %v", m, err)
+		}
 	}
 }

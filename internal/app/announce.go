@@ -12,9 +12,6 @@ import (
 	"portsentry/internal/view"
 )
 
-// readyLine is PortSentry's since 1998; log watchers know it.
-const readyLine = "Portsentry is now active and listening."
-
 // watching is what is watched at the moment.
 type watching struct {
 	mu    sync.Mutex
@@ -26,14 +23,18 @@ type watching struct {
 // watch points the capture at the interfaces to watch as of now, and says what
 // changed.
 func (d *daemon) watch() {
-	links, left, missing := host.Watched(d.facts.watcher.Snapshot(), d.config.Interfaces)
+	c := d.conf.Load()
+	links, left, missing := host.Watched(d.facts.watcher.Snapshot(), c.Interfaces, d.o.Loopback)
 	index := make([]int32, len(links))
 	watched := make(map[int32]bool, len(links))
 	for i, l := range links {
 		index[i], watched[l.Index] = l.Index, true
 	}
 	d.facts.watched.Store(&watched)
-	if err := d.ring.SetInterfaces(index); err != nil {
+	packets := d.packets.Load()
+	if packets == nil {
+		links, left, missing = nil, nil, nil // trap sockets take from all of them
+	} else if err := packets.ring.SetInterfaces(index); err != nil {
 		d.problems.set("interfaces", fmt.Sprintf("the interfaces watched are the old ones: %v", err))
 		return
 	}
@@ -49,28 +50,45 @@ func (d *daemon) watch() {
 	defer w.mu.Unlock()
 	before := names(w.links)
 	w.links = links
-	d.problems.quiet("watching", len(links) == 0, "nothing is watched: no interface is up and holds an address")
+	sockets := d.sockets.Load()
+	nothing := packets != nil && len(links) == 0
+	d.problems.quiet("watching", nothing, "nothing is watched: no interface is up and holds an address")
 	now := names(links)
 	switch {
-	case len(links) == 0 && (before != "" || !w.begun):
-		fmt.Fprintln(d.o.Stderr, "watching nothing: no interface is up and holds an address; one that appears will be watched")
-	case before != now:
-		fmt.Fprintf(d.o.Stderr, "watching %s, %s, IPv4 and IPv6\n", describe(links), portCounts(d.config))
+	case nothing && (before != "" || !w.begun):
+		d.say("watching nothing: no interface is up and holds an address; one that appears will be watched")
+	case before != now || sockets != nil && !w.begun:
+		d.say(d.watchWords(c, links))
 	}
 	w.begun = true
-	if len(links) > 0 && !w.said {
+	if (!nothing || sockets != nil) && !w.said {
 		w.said = true
+		d.sayPorts(c)
 		d.sayRest(left)
-		d.log.Notice(readyLine)
+		d.log.Active()
+		d.notify("READY=1")
+		d.o.ready()
 	}
+}
+
+// watchWords says what is watched and how.
+func (d *daemon) watchWords(c *config.Config, links []host.Link) string {
+	var parts []string
+	if len(links) > 0 {
+		parts = append(parts, describe(links))
+	}
+	if s := d.sockets.Load(); s != nil {
+		parts = append(parts, "trap sockets ("+s.traps.Method()+")")
+	}
+	return fmt.Sprintf("watching %s, %s, IPv4 and IPv6", strings.Join(parts, ", "), portCounts(c))
 }
 
 // sayRest says what is left alone, how it is answered and what does not work.
 func (d *daemon) sayRest(left []host.LeftLink) {
 	if alone := d.leftAlone(left); len(alone) > 0 {
-		fmt.Fprintf(d.o.Stderr, "left alone: %s\n", strings.Join(alone, "; "))
+		d.say("left alone: " + strings.Join(alone, "; "))
 	}
-	fmt.Fprintf(d.o.Stderr, "answer: %s\n", answerWords(d.config, d.table != nil))
+	d.say("answer: " + d.answerWords(d.conf.Load()))
 }
 
 func names(links []host.Link) string {
@@ -91,7 +109,15 @@ func describe(links []host.Link) string {
 }
 
 func portCounts(c *config.Config) string {
-	return fmt.Sprintf("%d TCP and %d UDP ports", c.TCPPorts.Count(), c.UDPPorts.Count())
+	return fmt.Sprintf("%d TCP%s and %d UDP%s ports", c.TrapsTCP().Count(), modeWord(c.Modes.TCP), c.TrapsUDP().Count(), modeWord(c.Modes.UDP))
+}
+
+// modeWord names a mode that is not the usual one.
+func modeWord(m config.Mode) string {
+	if m == config.Stealth || m == config.Unwatched {
+		return ""
+	}
+	return " (" + m.Word(config.Dialect2x, false) + ")"
 }
 
 // maxNamed is how many of a kind the start message names; the rest are counted.
@@ -114,8 +140,10 @@ func (d *daemon) leftAlone(left []host.LeftLink) []string {
 	for _, l := range s.Logins {
 		who = append(who, l.String()+" your login")
 	}
-	if n := len(d.ignore.prefixes); n > 0 {
-		who = append(who, fmt.Sprintf("%d %s of %s", n, plural(n, "line", "lines"), d.ignore.path))
+	for _, f := range d.ignore {
+		if n := len(f.prefixes); n > 0 {
+			who = append(who, fmt.Sprintf("%d %s of %s", n, plural(n, "line", "lines"), f.path))
+		}
 	}
 	if len(who) > 0 {
 		out = append(out, firstOf(who)+" (protected)")
@@ -146,9 +174,10 @@ func (d *daemon) listening() string {
 	host.Owners(listeners)
 	var out []string
 	seen := make(map[string]bool)
+	udp := d.conf.Load().TrapsUDP()
 	for _, l := range listeners {
 		// A bound UDP socket may be a client's; only on a trap port it matters.
-		if l.Addr.IsLoopback() || l.Proto == decode.ProtoUDP && !d.config.UDPPorts.Has(l.Port) {
+		if l.Addr.IsLoopback() || l.Proto == decode.ProtoUDP && !udp.Has(l.Port) {
 			continue
 		}
 		word := strings.TrimSpace(fmt.Sprintf("%d/%s %s", l.Port, strings.ToLower(store.ProtoName(l.Proto)), l.Process))
@@ -171,10 +200,15 @@ func firstOf(words []string) string {
 }
 
 // answerWords says what a scanner gets.
-func answerWords(c *config.Config, native bool) string {
+func (d *daemon) answerWords(c *config.Config) string {
 	if !blocks(c) {
 		return "log only (BLOCK_TCP=0, BLOCK_UDP=0)"
 	}
+	var natives []string
+	for _, m := range d.methods(c) {
+		natives = append(natives, m.Name())
+	}
+	native := len(natives) > 0
 	word := func(b config.Block) string {
 		switch {
 		case b == config.BlockNone:
@@ -192,18 +226,26 @@ func answerWords(c *config.Config, native bool) string {
 	}
 	s := fmt.Sprintf("TCP %s, UDP %s", word(c.BlockTCP), word(c.BlockUDP))
 	if native {
-		s += fmt.Sprintf("; with nftables, in the kernel, for %s", c.BanTimeUnverified)
+		s += fmt.Sprintf("; with %s, for %s", strings.Join(natives, " and "), c.BanTimeUnverified)
 	}
 	return s
+}
+
+// sayTraps says which trap ports could not be taken.
+func (d *daemon) sayTraps(s *socketPath) {
+	d.problems.set("traps", strings.Join(s.traps.Problems(), "\n"))
 }
 
 // watched is the list for status.
 func (d *daemon) watched() []view.Watched {
 	d.watching.mu.Lock()
 	defer d.watching.mu.Unlock()
-	out := make([]view.Watched, len(d.watching.links))
-	for i, l := range d.watching.links {
-		out[i] = view.Watched{Interface: l.Name, How: "AF_PACKET", Why: captureWhy(d.config.Capture)}
+	out := make([]view.Watched, 0, len(d.watching.links)+1)
+	for _, l := range d.watching.links {
+		out = append(out, view.Watched{Interface: l.Name, How: "AF_PACKET", Why: captureWhy(d.conf.Load().Capture)})
+	}
+	if s := d.sockets.Load(); s != nil {
+		out = append(out, view.Watched{Interface: "trap sockets", How: s.traps.Method()})
 	}
 	return out
 }

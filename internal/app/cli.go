@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -29,15 +28,12 @@ type Build struct{ Version, Commit string }
 func (b Build) String() string { return fmt.Sprintf("Portsentry %s (%s)", b.Version, b.Commit) }
 
 // Main parses args, does what they say and returns the exit code: 0 for
-// success, 1 for an error of the daemon, 2 for one of a subcommand. reload and
-// stop signals are its own affair; ctx ending stops the daemon in order.
+// success; for an error 255 with a flag of 1.x, as 1.x had it, 1 bare and with
+// flags of 2.x, 2 for a subcommand. ctx ending stops the daemon in order.
 func Main(ctx context.Context, build Build, args []string, stdout, stderr io.Writer) int {
-	if i := slices.IndexFunc(args, isOldFlag); i >= 0 {
-		fmt.Fprintf(stderr, "%s: the flags of PortSentry 1.x are not in this version yet; without a flag it watches TCP and UDP in stealth mode\n", args[i])
-		return 255 // as 1.x did
-	}
-	root := newRoot(build, stdout, stderr)
-	root.SetArgs(args)
+	old, rest := takeOldModes(args)
+	root := newRoot(build, old, rest, stdout, stderr)
+	root.SetArgs(append([]string{}, rest...)) // nil would be the arguments of the process
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
@@ -45,7 +41,11 @@ func Main(ctx context.Context, build Build, args []string, stdout, stderr io.Wri
 	var code *exitError
 	if !errors.As(err, &code) {
 		code = &exitError{code: 1, err: err}
-		if cmd, _, ferr := root.Find(args); ferr == nil && cmd != root {
+		cmd, _, ferr := root.Find(rest)
+		switch {
+		case len(old) > 0:
+			code.code = 255
+		case ferr == nil && cmd != root:
 			code.code = cli.ExitCode(err)
 		}
 	}
@@ -58,11 +58,6 @@ func Main(ctx context.Context, build Build, args []string, stdout, stderr io.Wri
 		fmt.Fprintf(stderr, "%d %s; nothing was changed\n", n, plural(n, "mistake", "mistakes"))
 	}
 	return code.code
-}
-
-// isOldFlag recognises the modes of 1.x, which look like a run of short flags.
-func isOldFlag(arg string) bool {
-	return slices.Contains([]string{"-tcp", "-udp", "-stcp", "-sudp", "-atcp", "-audp"}, arg)
 }
 
 // exitError carries the exit code that an error asks for.
@@ -78,15 +73,25 @@ const rootLong = `Portsentry watches the unused ports of this machine. Whoever p
 scanning: it says who, how and where, and answers as the configuration says.
 
 Without arguments it runs in the foreground with ` + DefaultConfig + `
-or, where there is none, with the built-in default, log only.`
+or, where there is none, with the built-in default, log only.
+
+The flags of PortSentry 1.x, one or two of them, choose how TCP and UDP are
+watched, and detach: -tcp -udp (trap ports accept), -stcp -sudp (stealth),
+-atcp -audp (advanced stealth). SIGHUP reads the configuration again.`
 
 const rootExample = `  sudo portsentry                     watch with the default configuration
+  sudo portsentry --connect -D        trap ports accept; detach, log to syslog
+  sudo portsentry -stcp -sudp         as PortSentry 1.x
   portsentry check -c portsentry.conf read a configuration and say what is wrong with it
   portsentry status                   what is going on
   sudo portsentry unban 203.0.113.9   undo a ban`
 
-func newRoot(build Build, stdout, stderr io.Writer) *cobra.Command {
-	var path, socket string
+// newRoot builds the commands. old are the flags of 1.x, args all others.
+func newRoot(build Build, old, args []string, stdout, stderr io.Writer) *cobra.Command {
+	var (
+		path, socket string
+		f            flags
+	)
 	root := &cobra.Command{
 		Use:           "portsentry",
 		Short:         "notice who probes this machine, and cut them off",
@@ -97,23 +102,41 @@ func newRoot(build Build, stdout, stderr io.Writer) *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return Run(cmd.Context(), Options{Build: build, ConfigPath: path, Socket: socket, Stdout: stdout, Stderr: stderr})
+			o, err := f.options(old)
+			if err != nil {
+				return err
+			}
+			o.Build, o.ConfigPath, o.Socket, o.Stdout, o.Stderr = build, path, socket, stdout, stderr
+			return start(cmd.Context(), o, append(dashed(old), args...))
 		},
 	}
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SuggestionsMinimumDistance = 2
+	root.Flags().SortFlags = false
 	root.Flags().BoolP("version", "V", false, "print the version")
+	f.register(root.Flags())
 	root.PersistentFlags().StringVarP(&path, "configfile", "c", "", "configuration file (default "+DefaultConfig+")")
 	root.PersistentFlags().StringVar(&socket, "socket", view.DefaultSocket, "control socket")
 	root.AddCommand(newCheck(&path, stdout), newHelper(&path))
 	root.AddCommand(cli.Commands(cli.Options{Socket: &socket})...)
-	root.CompletionOptions.HiddenDefaultCmd = true
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
-		return fmt.Errorf("%w; portsentry --help shows what there is", err)
-	})
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		if len(old) > 0 && cmd != root {
+			return fmt.Errorf("-%s starts the daemon, and %s is a command: one of them only", old[0], cmd.Name())
+		}
+		return nil
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return flagError(cmd, args, err) })
 	return root
+}
+
+func dashed(modes []string) []string {
+	out := make([]string, len(modes))
+	for i, m := range modes {
+		out[i] = "-" + m
+	}
+	return out
 }
 
 // noWords refuses what is neither a flag nor a command, and says what was
@@ -139,7 +162,8 @@ func newCheck(path *string, stdout io.Writer) *cobra.Command {
 			return nil
 		},
 		RunE: func(*cobra.Command, []string) error {
-			c, err := loadConfig(*path)
+			o := Options{ConfigPath: *path}
+			c, _, err := o.load()
 			if err != nil {
 				return &exitError{code: 2, err: err}
 			}

@@ -4,49 +4,45 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
+	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"sync/atomic"
+	"syscall"
 	"time"
 
-	"portsentry/internal/capture/afpacket"
 	"portsentry/internal/config"
 	"portsentry/internal/host"
 	"portsentry/internal/proc"
 	"portsentry/internal/respond"
 	"portsentry/internal/respond/nft"
-	"portsentry/internal/store/textfile"
 	"portsentry/internal/view/control"
 	"portsentry/internal/view/log"
 )
 
-// Options are what the command line says.
-type Options struct {
-	Build          Build
-	ConfigPath     string // "": the default file, else the built-in default
-	Socket         string
-	Stdout, Stderr io.Writer
-}
-
 // daemon is the whole house, wired.
 type daemon struct {
 	o       Options
-	config  *config.Config
+	conf    atomic.Pointer[config.Config] // in force
 	started time.Time
+	hangup  chan os.Signal // SIGHUP: read the configuration again
+	joins   chan joining
+
+	onTerminal bool // standard output was a terminal when we started
 
 	facts  *facts
 	peers  *host.Peers
-	ignore *ignoreFile
-	files  *host.FileWatch // the ignore and blocked files
+	names  *host.Names // nil: RESOLVE_HOST=0
+	ignore ignoreFiles
+	files  *host.FileWatch // files that people edit
 
-	blockedBefore []textfile.BlockedEntry // hosts that an earlier run had blocked
+	packets atomic.Pointer[packetPath] // nil: no protocol is watched below the sockets
+	sockets atomic.Pointer[socketPath] // nil: none is watched by trap sockets
+	decider *decider
 
-	ring      *afpacket.Ring
-	pipelines []*pipeline
-	decider   *decider
-
-	table     *nft.Table // nil: no native method
+	table     atomic.Pointer[nft.Table] // nil: no nftables
+	others    otherMethods
 	responder *respond.Responder
 	helper    *proc.Helper // nil: no command configured
 	runner    *runner      // nil likewise
@@ -57,7 +53,9 @@ type daemon struct {
 	watching watching
 	problems problems
 
-	closers []func() error // run in reverse order at stop
+	base      *tasks
+	capturing *tasks
+	closers   []func() error // run in reverse order at stop
 }
 
 // heapLimit is the soft limit of the Go heap. What the daemon keeps is bounded
@@ -76,19 +74,20 @@ func Run(ctx context.Context, o Options) (err error) {
 		// another one for it costs more than the decision.
 		runtime.GOMAXPROCS(workers())
 	}
-	d := &daemon{o: o, started: time.Now()}
-	d.config, err = loadConfig(o.ConfigPath)
+	d := &daemon{o: o, started: time.Now(), hangup: make(chan os.Signal, 1), joins: make(chan joining), onTerminal: isTerminal()}
+	signal.Notify(d.hangup, syscall.SIGHUP)
+	defer signal.Stop(d.hangup)
+	c, from, err := o.load()
 	if err != nil {
 		return err
 	}
-	d.log = log.New(o.Stdout, o.Stderr, d.config.LogFormat)
-	d.log.Notice(o.Build.String())
-	d.problems.out = o.Stderr
+	d.conf.Store(c)
+	d.openLog(from)
 	defer func() {
 		for i := len(d.closers) - 1; i >= 0; i-- {
 			err = errors.Join(err, d.closers[i]())
 		}
-		d.log.Flush()
+		err = errors.Join(err, d.log.Close())
 	}()
 	if err := d.open(); err != nil {
 		if errors.Is(err, os.ErrPermission) && os.Geteuid() != 0 {
@@ -96,10 +95,20 @@ func Run(ctx context.Context, o Options) (err error) {
 		}
 		return err
 	}
-	if err := proc.DropTo(proc.NetAdmin, proc.NetRaw, proc.SysPtrace, proc.DACOverride); err != nil {
+	if err := proc.DropTo(d.capabilities()...); err != nil {
 		d.problems.set("capabilities", fmt.Sprintf("more privileges are kept than are needed: %v", err))
 	}
 	return d.run(ctx)
+}
+
+// capabilities are those that are needed from here on.
+func (d *daemon) capabilities() []proc.Capability {
+	keep := []proc.Capability{proc.NetAdmin, proc.NetRaw, proc.SysPtrace, proc.DACOverride}
+	if accepts(d.conf.Load().Modes) || d.o.Dialect == config.Dialect1x {
+		// For trap ports that a reload adds, or a second start with a flag of 1.x.
+		keep = append(keep, proc.BPF, proc.NetBindService)
+	}
+	return keep
 }
 
 func (d *daemon) onStop(f func() error) { d.closers = append(d.closers, f) }
@@ -109,11 +118,15 @@ func (d *daemon) onStop(f func() error) { d.closers = append(d.closers, f) }
 // what is queued is decided, then everything else ends.
 func (d *daemon) run(ctx context.Context) error {
 	base := newTasks(ctx)
+	d.base = base
 	base.start("host", d.facts.watcher.Run)
-	base.start("files", d.files.Run)
 	base.start("peers", d.peers.Run)
 	base.start("bans", d.responder.Run)
 	base.start("control socket", d.control.Run)
+	d.followFiles()
+	if d.names != nil {
+		base.start("names", d.names.Run)
+	}
 	if d.runner != nil {
 		base.start("helper", func(ctx context.Context) error {
 			return d.runner.run(ctx, func(why error) {
@@ -125,15 +138,17 @@ func (d *daemon) run(ctx context.Context) error {
 	decide.start("decisions", d.decider.run)
 
 	capturing := newTasks(ctx)
+	d.capturing = capturing
+	if s := d.sockets.Load(); s != nil {
+		d.runSockets(s)
+	}
+	if p := d.packets.Load(); p != nil {
+		d.runPackets(p)
+	}
+	if t := d.table.Load(); t != nil {
+		d.hearTable(t)
+	}
 	capturing.start("housekeeping", d.keepHouse)
-	for i, w := range d.ring.Workers() {
-		capturing.start(fmt.Sprintf("capture worker %d", i), func(ctx context.Context) error {
-			return w.Run(ctx, d.pipelines[i].handle)
-		})
-	}
-	if d.table != nil {
-		capturing.start("kernel reports", d.kernelReports)
-	}
 
 	select {
 	case <-ctx.Done():
@@ -142,12 +157,12 @@ func (d *daemon) run(ctx context.Context) error {
 	case <-capturing.failed():
 	}
 
+	d.notify("STOPPING=1")
 	err := capturing.stop()
 	close(d.decider.last)
 	err = errors.Join(err, decide.drain(), d.closeTable(), base.stop(), d.stopHelper())
-	d.record.flush()
-	d.record.sync()
-	d.log.Notice("Portsentry is shutting down")
+	d.record.close()
+	d.log.Stopping()
 	return err
 }
 
@@ -168,6 +183,13 @@ func (d *daemon) keepHouse(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-d.hangup:
+			if d.onTerminal && !isTerminal() {
+				return errHungUp
+			}
+			d.reload(ctx)
+		case j := <-d.joins:
+			j.reply <- d.takeIn(ctx, &j)
 		case <-d.facts.watcher.Changed():
 			d.follow()
 		case c := <-d.peers.Changes():
@@ -181,7 +203,7 @@ func (d *daemon) keepHouse(ctx context.Context) error {
 		case <-again.C:
 			d.liftEdited(ctx)
 			if d.ignore.changed() {
-				d.problems.set("ignore", d.ignore.problem)
+				d.problems.set("ignore", d.ignore.problem())
 				d.follow()
 			}
 			if left--; left > 0 {
@@ -195,14 +217,10 @@ func (d *daemon) keepHouse(ctx context.Context) error {
 // machine as it is now.
 func (d *daemon) follow() {
 	d.watch()
-	trust := d.facts.trust(d.ignore.prefixes)
-	select {
-	case <-d.decider.trust: // an older one that nobody has taken yet
-	default:
-	}
-	d.decider.trust <- trust
-	if d.table != nil {
-		if err := d.table.SetSpare(trust.Prefixes()); err != nil {
+	trust := d.facts.trust(d.ignore.prefixes())
+	d.decider.set(func() { d.decider.judge.SetTrust(trust) })
+	if t := d.table.Load(); t != nil {
+		if err := t.SetSpare(trust.Prefixes()); err != nil {
 			d.problems.set("spare", fmt.Sprintf("the firewall's list of whom to spare is old: %v", err))
 		} else {
 			d.problems.set("spare", "")
@@ -214,12 +232,13 @@ func (d *daemon) follow() {
 // was not known yet when forged packets in his name were judged gets his served
 // ports back.
 func (d *daemon) peersChanged(ctx context.Context, c host.PeerChange) {
-	if d.table == nil {
-		return
+	var err error
+	t := d.table.Load()
+	if t != nil {
+		err = t.RemovePeers(c.Removed)
+		err = errors.Join(err, t.AddPeers(c.Added))
 	}
-	err := d.table.RemovePeers(c.Removed)
-	err = errors.Join(err, d.table.AddPeers(c.Added), d.responder.Relax(ctx, c.Added))
-	if err != nil {
-		d.problems.set("peers", fmt.Sprintf("the firewall's list of connected peers is old: %v", err))
+	if err = errors.Join(err, d.responder.Relax(ctx, c.Added)); err != nil {
+		d.problems.set("peers", fmt.Sprintf("what is known about connected peers is old: %v", err))
 	}
 }

@@ -19,14 +19,16 @@ import (
 type decider struct {
 	queue chan detect.Sighting
 	last  chan struct{}        // closed when no more packets come in
+	ended chan struct{}        // closed when run has returned
 	hits  chan detect.Sighting // the kernel's own reports of provisional bans
-	trust chan *judge.Trust    // replaces the judge's; capacity 1
+	do    chan func()          // changes that the decider makes between two decisions
 
 	judge     *judge.Judge
 	responder *respond.Responder
 	record    *recorder
-	revoke    func(context.Context, netip.Addr) // takes a provisional ban back; nil: no native method
-	freshen   func()                            // makes sure that connections opened until now are known; nil: nobody is answered
+	revoke    func(context.Context, netip.Addr) // takes a provisional ban back
+	freshen   func()                            // makes sure that connections opened until now are known
+	answers   bool                              // somebody may be answered, so connections matter
 
 	held  []held // of this batch
 	fresh bool   // connections have been asked for in this batch
@@ -54,14 +56,15 @@ type held struct {
 // bounds only what it asks of others: what is in the queue is decided even while
 // stopping.
 func (d *decider) run(ctx context.Context) error {
+	defer close(d.ended)
 	flush := time.NewTimer(time.Hour)
 	defer flush.Stop()
 	defer d.record.flush()
 	due := false
 	for {
 		select {
-		case t := <-d.trust:
-			d.judge.SetTrust(t)
+		case change := <-d.do:
+			change()
 		case s := <-d.hits:
 			d.hit(ctx, &s)
 			d.more(ctx)
@@ -82,6 +85,14 @@ func (d *decider) run(ctx context.Context) error {
 			d.record.flush()
 			due = false
 		}
+	}
+}
+
+// set makes a change, between two decisions.
+func (d *decider) set(change func()) {
+	select {
+	case d.do <- change:
+	case <-d.ended:
 	}
 }
 
@@ -149,6 +160,10 @@ func (d *decider) answer(rec store.Record) {
 	o, deferred := d.responder.Answer(&rec.Verdict, false, func(o respond.Outcome) {
 		if !o.Deferred {
 			d.record.actions(rec.Verdict.Sighting.Src, o.Actions)
+			if late := rec; o.Blocked {
+				late.Outcome = o
+				d.record.blockedLate(&late)
+			}
 			return
 		}
 		whole := rec
@@ -178,7 +193,7 @@ func (d *decider) hit(ctx context.Context, s *detect.Sighting) {
 // decide asks the judge, with the connections of this moment when a ban hangs
 // on it.
 func (d *decider) decide(s *detect.Sighting) judge.Verdict {
-	if d.freshen != nil && s.Triggered && !d.fresh {
+	if d.answers && s.Triggered && !d.fresh {
 		d.freshen()
 		d.fresh = true
 	}

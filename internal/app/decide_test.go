@@ -19,10 +19,11 @@ import (
 func TestStopDecidesWhatIsQueued(t *testing.T) {
 	const queued = 3*batch + 7
 	var out bytes.Buffer
-	record := newRecorder(log.New(&out, &out, config.Log2x), &problems{})
+	lines := log.New(log.Options{Format: config.Log2x, Stdout: &out, Stderr: &out})
+	record := newRecorder(lines, &problems{})
 	responder := respond.New(nil, nil, respond.Plan{}, record)
 	d := &decider{
-		queue: make(chan detect.Sighting, queued), hits: make(chan detect.Sighting), last: make(chan struct{}),
+		queue: make(chan detect.Sighting, queued), hits: make(chan detect.Sighting), last: make(chan struct{}), ended: make(chan struct{}),
 		responder: responder, record: record,
 		judge: judge.New(judge.Policy{}, judge.NewTrust(judge.TrustFrom{}), asPeers{}, responder),
 	}
@@ -34,6 +35,9 @@ func TestStopDecidesWhatIsQueued(t *testing.T) {
 	}
 	close(d.last)
 	if err := d.run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := lines.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if n := strings.Count(out.String(), "Scan from: ["); n != queued {

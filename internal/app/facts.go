@@ -14,6 +14,7 @@ import (
 type facts struct {
 	watcher *host.Watcher
 	watched atomic.Pointer[map[int32]bool] // by index
+	latest  atomic.Pointer[judge.Trust]    // of trust
 }
 
 // seenElsewhere reports whether frames of this VLAN on this interface are seen
@@ -40,10 +41,17 @@ func (f *facts) interfaceName(index int32) string {
 // trust is whom to spare as of now.
 func (f *facts) trust(ignore []netip.Prefix) *judge.Trust {
 	s := f.watcher.Snapshot()
-	return judge.NewTrust(judge.TrustFrom{
+	t := judge.NewTrust(judge.TrustFrom{
 		Ignore: ignore, Own: s.Own, Broadcasts: s.Broadcast,
 		Gateways: s.Gateways, Resolvers: s.Resolvers, Logins: s.Logins, TimeServers: s.TimeServers,
 	})
+	f.latest.Store(t)
+	return t
+}
+
+// spares reports whether nothing is done to src, whatever it does to dst.
+func (f *facts) spares(src, dst netip.Addr) bool {
+	return f.latest.Load().Spares(src, dst) != judge.NotSpared
 }
 
 // asHost answers detect's questions for one worker.

@@ -21,26 +21,36 @@ const helperCommand = "helper"
 // hostsDeny is the file that tcp wrappers read, hosts_access(5).
 const hostsDeny = "/etc/hosts.deny"
 
-// wantsHelper reports whether the configuration runs commands or edits
-// hosts.deny at all.
+// wantsHelper reports whether the configuration has commands to run or lines for
+// hosts.deny. It may bring them in force later, with BLOCK_TCP="1" and a reload:
+// then there is no way to start a helper any more.
 func wantsHelper(c *config.Config) bool {
 	p := respond.PlanFrom(c)
-	return blocks(c) && (len(p.Ban) > 0 || len(p.Command) > 0)
+	return len(p.Ban) > 0 || len(p.Command) > 0
+}
+
+// reloadHelper has the helper read the configuration again.
+func (d *daemon) reloadHelper(ctx context.Context) error {
+	if d.runner == nil {
+		return nil
+	}
+	return d.runner.client.Reload(ctx)
 }
 
 // openHelper starts the helper, the one process that may start programs and
 // edit hosts.deny. It reads the configuration itself: from us it takes fixed
 // records only.
 func (d *daemon) openHelper() error {
-	if !wantsHelper(d.config) {
+	c := d.conf.Load()
+	if !wantsHelper(c) {
 		return nil
 	}
-	h, err := proc.StartHelper([]string{helperCommand, "--configfile", d.config.Path}, nil)
+	h, err := proc.StartHelper([]string{helperCommand, "--configfile", c.Path}, nil)
 	if err != nil {
 		return fmt.Errorf("the helper that runs commands: %w", err)
 	}
 	d.helper = h
-	d.runner = newRunner(command.NewClient(h.Conn()))
+	d.runner = newRunner(command.NewClient(h.Conn(), c.Modes, c.Dialect))
 	return nil
 }
 
@@ -68,14 +78,16 @@ func newHelper(path *string) *cobra.Command {
 			if err != nil {
 				return &exitError{code: 2, err: err}
 			}
-			if err := trusted(*path); err != nil {
-				return err
-			}
-			c, err := config.Load(*path)
-			if err != nil {
-				return err
-			}
-			return command.Serve(cmd.Context(), conn, command.TemplatesOf(c), &hostsdeny.File{Path: hostsDeny})
+			return command.Serve(cmd.Context(), conn, func() (command.Templates, error) {
+				if err := trusted(*path); err != nil {
+					return command.Templates{}, err
+				}
+				c, err := config.Load(*path)
+				if err != nil {
+					return command.Templates{}, err
+				}
+				return command.TemplatesOf(c), nil
+			}, &hostsdeny.File{Path: hostsDeny})
 		},
 	}
 }

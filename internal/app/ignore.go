@@ -11,9 +11,15 @@ import (
 	"portsentry/internal/config"
 )
 
-// ignoreFile is the administrator's ignore file, read again when it changes.
+// ignoreFiles are the administrator's ignore file and, where there is one, the
+// portsentry.ignore.static beside it, from which Debian's package made the
+// first at each start.
+type ignoreFiles []*ignoreFile
+
+// ignoreFile is one of them, read again when it changes.
 type ignoreFile struct {
 	path     string
+	optional bool // nothing is amiss where it does not exist
 	prefixes []netip.Prefix
 	problem  string // in a sentence; "": none
 
@@ -21,18 +27,48 @@ type ignoreFile struct {
 	size     int64
 }
 
-func openIgnore(path string) *ignoreFile {
-	f := &ignoreFile{path: path}
+func openIgnore(path string) ignoreFiles {
+	if path == "" {
+		return nil
+	}
+	f := ignoreFiles{{path: path}, {path: path + ".static", optional: true}}
 	f.changed()
 	return f
+}
+
+// changed reads what is not as it was, and reports whether anything was.
+func (f ignoreFiles) changed() bool {
+	any := false
+	for _, one := range f {
+		any = one.changed() || any
+	}
+	return any
+}
+
+// prefixes are whom to ignore.
+func (f ignoreFiles) prefixes() []netip.Prefix {
+	var out []netip.Prefix
+	for _, one := range f {
+		out = append(out, one.prefixes...)
+	}
+	return out
+}
+
+// problem says what is wrong, "" for nothing.
+func (f ignoreFiles) problem() string {
+	var out string
+	for _, one := range f {
+		if one.problem != "" && out != "" {
+			out += "\n"
+		}
+		out += one.problem
+	}
+	return out
 }
 
 // changed reads the file if it is not what it was, and reports whether it read
 // it. Lines with a mistake are named and left out; the others hold.
 func (f *ignoreFile) changed() bool {
-	if f.path == "" {
-		return false
-	}
 	info, err := os.Stat(f.path)
 	if err != nil {
 		gone := !f.modified.IsZero()
@@ -40,6 +76,9 @@ func (f *ignoreFile) changed() bool {
 		f.problem = fmt.Sprintf("nobody is ignored: %v", err)
 		if errors.Is(err, fs.ErrNotExist) {
 			f.problem = fmt.Sprintf("nobody is ignored: there is no %s (IGNORE_FILE)", f.path)
+			if f.optional {
+				f.problem = ""
+			}
 		}
 		return gone
 	}

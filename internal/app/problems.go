@@ -1,8 +1,6 @@
 package app
 
 import (
-	"fmt"
-	"io"
 	"slices"
 	"sync"
 )
@@ -11,7 +9,7 @@ import (
 // in sentences. status shows them; each is also said once when it begins.
 type problems struct {
 	mu  sync.Mutex
-	out io.Writer
+	say func(string) // nil: nobody listens yet
 	now map[string]string
 }
 
@@ -30,8 +28,8 @@ func (p *problems) set(key, sentence string) {
 		p.now = make(map[string]string)
 	}
 	p.now[key] = sentence
-	if p.out != nil {
-		fmt.Fprintln(p.out, sentence)
+	if p.say != nil {
+		p.say(sentence)
 	}
 }
 

@@ -10,12 +10,12 @@ import (
 )
 
 // kernelReports hands the kernel's reports of provisional bans to the decider.
-func (d *daemon) kernelReports(ctx context.Context) error {
+func (d *daemon) kernelReports(ctx context.Context, t *nft.Table) error {
 	var (
 		decoder decode.Decoder
 		probe   decode.Probe
 	)
-	return d.table.Run(ctx, func(h nft.Hit) {
+	return t.Run(ctx, func(h nft.Hit) {
 		f := capture.Frame{
 			Time: h.Time, Data: h.Packet, WireLen: len(h.Packet), IfIndex: h.IfIndex,
 			Link: capture.LinkRaw,

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"portsentry/internal/config"
 	"portsentry/internal/respond"
 	"portsentry/internal/respond/command"
 )
@@ -28,7 +29,7 @@ func TestRunnerWithoutHelper(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	r := newRunner(command.NewClient(conn.(*net.UnixConn)))
+	r := newRunner(command.NewClient(conn.(*net.UnixConn), config.Modes{}, config.Dialect2x))
 	if r.ended() {
 		t.Error("ended before it began")
 	}

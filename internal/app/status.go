@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 
+	"portsentry/internal/capture/listen"
+	"portsentry/internal/config"
 	"portsentry/internal/detect"
 	"portsentry/internal/respond"
 	"portsentry/internal/respond/nft"
@@ -14,11 +16,13 @@ import (
 
 // Status is for view.Backend.
 func (d *daemon) Status(context.Context) (view.Status, error) {
+	c := d.conf.Load()
 	s := view.Status{
-		Version: d.o.Build.Version, Started: d.started, Config: d.config.Path,
+		Version: d.o.Build.Version, Started: d.started, Config: c.Path,
 		Watching: d.watched(),
-		TCPPorts: d.config.TCPPorts.Count(), UDPPorts: d.config.UDPPorts.Count(),
-		BlockTCP: int(d.config.BlockTCP), BlockUDP: int(d.config.BlockUDP),
+		TCPMode:  c.Modes.TCP.Word(config.Dialect2x, false), UDPMode: c.Modes.UDP.Word(config.Dialect2x, true),
+		TCPPorts: c.TrapsTCP().Count(), UDPPorts: c.TrapsUDP().Count(),
+		BlockTCP: int(c.BlockTCP), BlockUDP: int(c.BlockUDP),
 		Methods:  []string{},
 		Counters: d.counters(), // may find a problem
 		Bans:     d.responder.Count(),
@@ -27,8 +31,8 @@ func (d *daemon) Status(context.Context) (view.Status, error) {
 	if s.Config == "" {
 		s.Config = "built-in defaults"
 	}
-	if d.table != nil {
-		s.Methods = append(s.Methods, d.table.Name())
+	for _, m := range d.methods(c) {
+		s.Methods = append(s.Methods, m.Name())
 	}
 	return s, nil
 }
@@ -43,19 +47,23 @@ func (d *daemon) counters() []view.Counter {
 		out = append(out, view.Counter{Name: name, Help: help, Value: v, Loss: true})
 	}
 	var frames, ringLost, other uint64
-	for _, w := range d.ring.Workers() {
-		s := w.Stats()
-		frames += s.Frames
-		ringLost += s.Dropped
-		other += s.Other
-	}
 	var det detect.Stats
 	var undecoded, queueLost, fragLost uint64
-	for _, p := range d.pipelines {
-		det.Add(p.detector.Stats())
-		undecoded += p.undecoded.Load()
-		queueLost += p.lost.Load()
-		fragLost += p.decoder.Stats().Evicted
+	if path := d.packets.Load(); path != nil {
+		for i, w := range path.ring.Workers() {
+			s, p := w.Stats(), path.pipelines[i]
+			frames += s.Frames
+			ringLost += s.Dropped
+			other += s.Other
+			det.Add(p.detector.Stats())
+			undecoded += p.undecoded.Load()
+			queueLost += p.lost.Load()
+			fragLost += p.decoder.Stats().Evicted
+		}
+	}
+	if s := d.sockets.Load(); s != nil {
+		det.Add(s.contacts.detector.Stats())
+		queueLost += s.contacts.lost.Load()
 	}
 	count("frames_total", "frames that passed the capture filter", frames)
 	loss("ring_lost_total", "frames lost because the capture ring was full", ringLost)
@@ -82,23 +90,32 @@ func (d *daemon) counters() []view.Counter {
 	loss("bans_failed_total", "bans that a native method refused", r.NativeFailed)
 	loss("commands_refused_total", "commands not run because the queue was full", r.RefusedBusy)
 	loss("commands_failed_total", "commands that failed", r.StepsFailed)
-	if d.table != nil {
+	if d.table.Load() != nil {
 		d.kernelCounters(count, loss)
+	}
+	d.sayRules(d.conf.Load())
+	if s := d.sockets.Load(); s != nil {
+		trapCounters(s.traps.Stats(), count, loss)
+	}
+	if n := d.names.Stats(); n.Asked > 0 {
+		count("names_asked_total", "questions for host names (RESOLVE_HOST)", n.Asked)
+		count("names_failed_total", "of them, without an answer in time", n.Failed)
+		count("names_refused_total", "names not asked for: too many at once", n.Refused)
 	}
 	l := d.log.Stats()
 	loss("log_lines_lost_total", "log lines that could not be written", l.Lost)
-	if d.record.history != nil {
-		loss("history_lines_lost_total", "history lines that could not be written", d.record.history.Stats().Lost)
+	if lost, kept := d.record.historyLost(); kept {
+		loss("history_lines_lost_total", "history lines that could not be written", lost)
 	}
 	return out
 }
 
 // kernelCounters adds what the firewall table counts.
 func (d *daemon) kernelCounters(count, loss func(string, string, uint64)) {
-	k, err := d.table.Stats()
+	k, err := d.table.Load().Stats()
 	switch {
 	case !nft.Present():
-		d.problems.set("table", "somebody removed our firewall table (nft flush ruleset?): bans are not enforced; restart portsentry")
+		d.problems.quiet("table", true, "somebody removed our firewall table (nft flush ruleset?): bans are not enforced until it has been made again")
 		return
 	case err != nil:
 		d.problems.set("table", fmt.Sprintf("the firewall table cannot be read: %v", err))
@@ -127,8 +144,8 @@ func (d *daemon) Bans(context.Context) ([]view.Ban, error) {
 
 // Unban is for view.Backend.
 func (d *daemon) Unban(ctx context.Context, who view.Caller, a netip.Addr) ([]view.Ban, error) {
-	if d.table != nil {
-		if err := d.table.Revoke(ctx, a); err != nil {
+	if t := d.table.Load(); t != nil {
+		if err := t.Revoke(ctx, a); err != nil {
 			return nil, fmt.Errorf("take back a provisional ban: %w", err)
 		}
 	}
@@ -162,4 +179,15 @@ func banRow(row respond.InForce) view.Ban {
 		v.Note = "what " + row.Lasting[0].String() + " did stays until undone by hand: no undo is configured for it"
 	}
 	return v
+}
+
+// trapCounters adds what the trap sockets count.
+func trapCounters(s listen.Stats, count, loss func(string, string, uint64)) {
+	count("contacts_total", "connections and datagrams that trap sockets took", s.Contacts)
+	loss("contacts_lost_total", "of them, lost by the kernel because we were too slow", s.Lost)
+	count("banners_total", "banners sent", s.Banners)
+	count("banners_withheld_total", "UDP banners not sent: too many, or they could start a loop", s.Withheld)
+	loss("banners_failed_total", "banners that could not be sent, or not in time", s.Failed+s.Cut)
+	loss("held_refused_total", "connections closed without a banner: too many at once", s.Refused)
+	loss("descriptors_missing_total", "times that there was no descriptor left for a connection", s.Starved)
 }

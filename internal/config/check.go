@@ -30,7 +30,6 @@ func fill(c *Config, all []assignment, rep *report) {
 			f.unknown(a, names)
 		}
 	}
-	f.watch()
 	f.block("BLOCK_TCP", c.BlockTCP)
 	f.block("BLOCK_UDP", c.BlockUDP)
 	f.undo("KILL_ROUTE_UNDO", "KILL_ROUTE", "KILL_ROUTE6")
@@ -42,7 +41,7 @@ func (f *filler) unknown(a assignment, names []string) {
 		f.rep.more++
 		return
 	}
-	s := suggest(a.key, names)
+	s := Suggest(a.key, names)
 	switch {
 	case s == "":
 		f.rep.add(a.line, a.key, "no such key")
@@ -97,12 +96,6 @@ func (f *filler) has(keys ...string) bool {
 		}
 	}
 	return false
-}
-
-func (f *filler) watch() {
-	if !f.has("TCP_PORTS", "UDP_PORTS", "ADVANCED_PORTS_TCP", "ADVANCED_PORTS_UDP") {
-		f.rep.add(0, "", "nothing to watch: none of TCP_PORTS, UDP_PORTS, ADVANCED_PORTS_TCP and ADVANCED_PORTS_UDP is set")
-	}
 }
 
 // block asks that there is something to answer with. 2.x refused 1 where

@@ -1,6 +1,7 @@
 // Package config reads what the administrator wrote: portsentry.conf in the
-// dialects of 1.x and 2.x and the ignore file. Files in, one checked Config
-// out, or every mistake at once with its line. Parsing touches nothing else.
+// dialects of 1.x and 2.x, the ignore file, and the files of packagers that say
+// how to watch. Files in, one checked Config out, or every mistake at once with
+// its line. Parsing touches nothing else.
 package config
 
 import (
@@ -23,8 +24,8 @@ const (
 // Method is one of the values of BLOCK_METHOD.
 type Method string
 
-// Values of BLOCK_METHOD, which may name several. Absent means none, so that an
-// old file does what it did.
+// Values of BLOCK_METHOD. nftables, route and ipset go together, the others
+// stand alone. Absent means none, so that an old file does what it did.
 const (
 	MethodNone     Method = "none"
 	MethodAuto     Method = "auto" // the best native one there is
@@ -77,7 +78,7 @@ type Config struct {
 
 	ResolveHost        bool
 	BlockTCP, BlockUDP Block
-	BlockMethods       []Method // in the order of the file; empty: none
+	BlockMethods       []Method // in the order of the file; empty: none, which itself is never in it
 	BlockEvidence      BlockEvidence
 	BanTime            time.Duration
 	BanTimeUnverified  time.Duration
@@ -95,7 +96,8 @@ type Config struct {
 	Interfaces []string // empty: every interface that holds an address of ours
 	LogFormat  LogFormat
 
-	// Modes and Dialect come from the command line, not from the file.
+	// Modes and Dialect do not come from this file (WithModes). Until they are
+	// said, both protocols are watched in stealth mode.
 	Modes   Modes
 	Dialect Dialect
 

@@ -7,9 +7,11 @@ import (
 )
 
 // WriteEffective writes what is in force: a file with every key that parses
-// to the same Config, each value with where it comes from.
+// to the same Config, each value with where it comes from. What is watched, and
+// how, is a comment on top.
 func (c *Config) WriteEffective(w io.Writer) error {
 	var b strings.Builder
+	fmt.Fprintf(&b, "# watched: %s\n", c.watched())
 	for _, s := range settings(c) {
 		from := "default"
 		if n := c.Line(s.key); n > 0 {
@@ -19,4 +21,19 @@ func (c *Config) WriteEffective(w io.Writer) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+func (c *Config) watched() string {
+	var parts []string
+	for _, p := range c.protocols() {
+		switch n := p.traps.Count(); n {
+		case 0:
+			parts = append(parts, p.name+" not at all")
+		case 1:
+			parts = append(parts, fmt.Sprintf("%s port %s (%s)", p.name, p.traps, p.mode.Word(c.Dialect, p.udp)))
+		default:
+			parts = append(parts, fmt.Sprintf("%d %s ports (%s)", n, p.name, p.mode.Word(c.Dialect, p.udp)))
+		}
+	}
+	return strings.Join(parts, ", ")
 }

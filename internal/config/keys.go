@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 )
@@ -51,7 +50,7 @@ func settings(c *Config) []setting {
 		templateKey("KILL_RUN_CMD", &c.KillRunCmd, false),
 		templateKey("KILL_RUN_CMD_UNDO", &c.KillRunCmdUndo, false),
 		flagKey("KILL_RUN_CMD_FIRST", &c.KillRunCmdFirst),
-		textKey("PORT_BANNER", &c.PortBanner),
+		bannerKey("PORT_BANNER", &c.PortBanner),
 	}
 }
 
@@ -107,39 +106,14 @@ func wordKey[T ~string](key string, to *T, def T, others ...T) setting {
 	}, func() string { return string(*to) }}
 }
 
-// methodsKey is a list of words; none stands alone, and for the empty list.
 func methodsKey(key string, to *[]Method) setting {
-	words := []string{string(MethodNone), string(MethodAuto), string(MethodNftables), string(MethodRoute), string(MethodIPSet), string(MethodDryRun)}
 	return setting{key, "", func(v string) []string {
-		var methods []Method
-		for entry := range strings.SplitSeq(v, ",") {
-			word, problem := readWord(entry, words)
-			switch {
-			case problem != nil:
-				return problem
-			case slices.Contains(methods, Method(word)):
-				return []string{quoted(v) + ": " + word + " is there twice"}
-			}
-			methods = append(methods, Method(word))
+		methods, problems := parseMethods(v)
+		if problems == nil {
+			*to = methods
 		}
-		if slices.Contains(methods, MethodNone) {
-			if len(methods) > 1 {
-				return []string{quoted(v) + ": none stands alone"}
-			}
-			methods = nil
-		}
-		*to = methods
-		return nil
-	}, func() string {
-		if len(*to) == 0 {
-			return string(MethodNone)
-		}
-		out := make([]string, len(*to))
-		for i, m := range *to {
-			out[i] = string(m)
-		}
-		return strings.Join(out, ",")
-	}}
+		return problems
+	}, func() string { return showMethods(*to) }}
 }
 
 func flagKey(key string, to *bool) setting {
@@ -198,6 +172,20 @@ func textKey(key string, to *string) setting {
 		*to = v
 		return nil
 	}, func() string { return *to }}
+}
+
+// bannerKey takes what fits into one datagram that no link has to cut up.
+func bannerKey(key string, to *string) setting {
+	const most = 1024 // the longest value of 2.x was a byte shorter
+	s := textKey(key, to)
+	text := s.read
+	s.read = func(v string) []string {
+		if len(v) > most {
+			return []string{fmt.Sprintf("a banner of %d bytes is too long (%d at most)", len(v), most)}
+		}
+		return text(v)
+	}
+	return s
 }
 
 // pathKey does not look whether the file is there: parsing touches nothing.

@@ -66,6 +66,14 @@ func TestMistakes(t *testing.T) {
 		{`RESOLVE_HOST="yes"`, `f:2: RESOLVE_HOST: "yes": must be 0 (no) or 1 (yes)`},
 		{`KILL_RUN_CMD_FIRST="2"`, `f:2: KILL_RUN_CMD_FIRST: "2": must be 0 (no) or 1 (yes)`},
 		{`BLOCK_METHOD="nft"`, `f:2: BLOCK_METHOD: "nft": must be none, auto, nftables, route, ipset or dryrun; did you mean nftables?`},
+		{`BLOCK_METHOD="nftables,ipst,x"`, "f:2: BLOCK_METHOD: \"ipst\": must be none, auto, nftables, route, ipset or dryrun; did you mean ipset?\n" +
+			`f:2: BLOCK_METHOD: "x": must be none, auto, nftables, route, ipset or dryrun`},
+		{`BLOCK_METHOD="route,route"`, `f:2: BLOCK_METHOD: "route,route": route is there twice`},
+		{`BLOCK_METHOD="none, route"`, `f:2: BLOCK_METHOD: "none, route": none stands alone`},
+		{`BLOCK_METHOD="auto,route"`, `f:2: BLOCK_METHOD: "auto,route": auto chooses by itself and stands alone; leave it out to name several, such as "nftables,route"`},
+		{`BLOCK_METHOD="nftables,dryrun"`, `f:2: BLOCK_METHOD: "nftables,dryrun": dryrun bans nobody and stands alone`},
+		{`BLOCK_METHOD=" , "`, `f:2: BLOCK_METHOD: " , ": no method in it`},
+		{`BLOCK_METHOD="nftables route"`, `f:2: BLOCK_METHOD: "nftables route": must be none, auto, nftables, route, ipset or dryrun`},
 		{`BLOCK_EVIDENCE="Verified"`, `f:2: BLOCK_EVIDENCE: "Verified": must be any or verified; did you mean verified?`},
 		{`CAPTURE="pcap"`, `f:2: CAPTURE: "pcap": must be auto, xdp or afpacket`},
 		{`LOG_FORMAT="2"`, `f:2: LOG_FORMAT: "2": must be 2.x, 1.x or json; did you mean 2.x?`},
@@ -79,6 +87,7 @@ func TestMistakes(t *testing.T) {
 
 		// texts and templates
 		{"PORT_BANNER=\"a\x1b[1m\"", `f:2: PORT_BANNER: a control character (U+001B) at byte 2 of the value`},
+		{`PORT_BANNER="` + strings.Repeat("x", 1025) + `"`, `f:2: PORT_BANNER: a banner of 1025 bytes is too long (1024 at most)`},
 		{"HISTORY_FILE=\"/a\rb\"", `f:2: HISTORY_FILE: a control character (U+000D) at byte 3 of the value`},
 		{`HISTORY_FILE="/` + strings.Repeat("a", 4095) + `"`, `f:2: HISTORY_FILE: a path of 4096 bytes is too long (4095 at most)`},
 		{`KILL_ROUTE="/sbin/route add"`, `f:2: KILL_ROUTE: has no $TARGET$, so it would never name the scanner`},
@@ -114,26 +123,6 @@ func TestMistakes(t *testing.T) {
 	}
 }
 
-func TestNothingToWatch(t *testing.T) {
-	const nothing = "f: nothing to watch: none of TCP_PORTS, UDP_PORTS, ADVANCED_PORTS_TCP and ADVANCED_PORTS_UDP is set"
-	for text, want := range map[string]string{
-		"":                                  nothing,
-		"# no more\n":                       nothing,
-		"TCP_PORTS=\"\"\nUDP_PORTS=\" \"\n": nothing,
-		"ADVANCED_EXCLUDE_TCP=\"1\"\n":      nothing,
-		"TCP_PORTS=\"1\"\n":                 "",
-		"UDP_PORTS=\"1\"\n":                 "",
-		"ADVANCED_PORTS_TCP=\"2\"\n":        "",
-		"ADVANCED_PORTS_UDP=\"2\"\n":        "",
-		"TCP_PROTS=\"1\"\n":                 "f:1: TCP_PROTS: no such key; did you mean TCP_PORTS?",
-	} {
-		_, err := Parse("f", []byte(text))
-		if got := strings.Join(mistakes(t, err), "\n"); got != want {
-			t.Errorf("%q\n got %s\nwant %s", text, got, want)
-		}
-	}
-}
-
 func TestBounds(t *testing.T) {
 	_, err := Parse("f", []byte(strings.Repeat("#", maxFile+1)))
 	if got, want := mistakes(t, err), fmt.Sprintf("f: more than %d bytes; this is no portsentry.conf", maxFile); len(got) != 1 || got[0] != want {
@@ -141,7 +130,7 @@ func TestBounds(t *testing.T) {
 	}
 	_, err = Parse("f", []byte(strings.Repeat("?\n", maxFile/2)))
 	got := mistakes(t, err)
-	if len(got) != maxMistakes+1 || got[maxMistakes] != fmt.Sprintf("f:100: and %d more mistakes", maxFile/2+1-maxMistakes) {
+	if len(got) != maxMistakes+1 || got[maxMistakes] != fmt.Sprintf("f:100: and %d more mistakes", maxFile/2-maxMistakes) {
 		t.Errorf("%d lines, the last is %q", len(got), got[len(got)-1])
 	}
 }

@@ -1,5 +1,10 @@
 package config
 
+import (
+	"errors"
+	"fmt"
+)
+
 // Mode is a way of watching the ports of one protocol.
 type Mode uint8
 
@@ -23,53 +28,6 @@ const (
 	Dialect1x
 )
 
-// firstAdvanced is N of the ports 1 to N-1 where ADVANCED_PORTS_* is not set.
-const firstAdvanced = 1024
-
-// TrapsTCP are the TCP ports to watch, as the mode has it.
-func (c *Config) TrapsTCP() PortSet {
-	return traps(c.Modes.TCP, c.TCPPorts, c.AdvancedPortsTCP, c.AdvancedExcludeTCP)
-}
-
-// TrapsUDP are the UDP ports to watch, as the mode has it.
-func (c *Config) TrapsUDP() PortSet {
-	return traps(c.Modes.UDP, c.UDPPorts, c.AdvancedPortsUDP, c.AdvancedExcludeUDP)
-}
-
-func traps(m Mode, listed PortSet, below int, exclude PortSet) PortSet {
-	switch m {
-	case Unwatched:
-		return nil
-	case Advanced:
-		if below == 0 {
-			below = firstAdvanced
-		}
-		return PortSet{{1, uint16(below - 1)}}.Less(exclude)
-	}
-	return listed
-}
-
-// Less is s without the ports of t.
-func (s PortSet) Less(t PortSet) PortSet {
-	var out PortSet
-	for _, r := range s {
-		next := int(r.First)
-		for _, x := range t {
-			if int(x.Last) < next || x.First > r.Last {
-				continue
-			}
-			if int(x.First) > next {
-				out = append(out, PortRange{uint16(next), x.First - 1})
-			}
-			next = int(x.Last) + 1
-		}
-		if next <= int(r.Last) {
-			out = append(out, PortRange{uint16(next), r.Last})
-		}
-	}
-	return out
-}
-
 // Word is the mode as $MODE$ and the names of the files of 1.x have it.
 func (m Mode) Word(d Dialect, udp bool) string {
 	if d == Dialect2x {
@@ -79,4 +37,46 @@ func (m Mode) Word(d Dialect, udp bool) string {
 		return [...]string{"none", "udp", "sudp", "audp"}[m]
 	}
 	return [...]string{"none", "tcp", "stcp", "atcp"}[m]
+}
+
+// modeWords are the modes of 1.x, without the dash of a flag.
+func modeWords() []string { return []string{"tcp", "udp", "stcp", "sudp", "atcp", "audp"} }
+
+// ModesFromWords gives the modes that words of 1.x ask for (tcp, udp, stcp,
+// sudp, atcp, audp), one for each protocol at most. A protocol that none of
+// them is about is Unwatched.
+func ModesFromWords(words []string) (Modes, error) {
+	var m Modes
+	for _, w := range words {
+		if problem := m.add(w); problem != "" {
+			return Modes{}, errors.New(problem)
+		}
+	}
+	return m, nil
+}
+
+// add takes one word of 1.x in, or says what is wrong with it.
+func (m *Modes) add(word string) (problem string) {
+	var mode Mode
+	var udp bool
+	switch word {
+	case "tcp", "udp":
+		mode, udp = Connect, word == "udp"
+	case "stcp", "sudp":
+		mode, udp = Stealth, word == "sudp"
+	case "atcp", "audp":
+		mode, udp = Advanced, word == "audp"
+	default:
+		_, problems := readWord(word, modeWords())
+		return problems[0]
+	}
+	to, name := &m.TCP, "TCP"
+	if udp {
+		to, name = &m.UDP, "UDP"
+	}
+	if *to != Unwatched && *to != mode {
+		return fmt.Sprintf("%s and %s: one mode for %s only; keep one", to.Word(Dialect1x, udp), word, name)
+	}
+	*to = mode
+	return ""
 }

@@ -164,8 +164,11 @@ func TestSyntax(t *testing.T) {
 		})
 	}
 	long := strings.Repeat("x", 40000)
-	if c := mustParse(t, `TCP_PORTS="1"`+"\n"+`PORT_BANNER="`+long+`"`); c.PortBanner != long {
+	if c := mustParse(t, `TCP_PORTS="1"`+"\n"+`KILL_RUN_CMD="`+long+`"`); c.KillRunCmd != long {
 		t.Error("a long line was cut")
+	}
+	if c := mustParse(t, `PORT_BANNER="`+long[:1024]+`"`); len(c.PortBanner) != 1024 {
+		t.Error("a banner was cut")
 	}
 }
 
@@ -181,7 +184,7 @@ SCAN_TRIGGER = "2147483647"
 SCAN_TRIGGER_WINDOW = "1d"
 BLOCK_TCP = "1"
 BLOCK_UDP = "2"
-BLOCK_METHOD = "nftables"
+BLOCK_METHOD = "nftables, route"
 BLOCK_EVIDENCE = "verified"
 BAN_TIME = "366d"
 BAN_TIME_UNVERIFIED = "90"
@@ -198,7 +201,7 @@ PORT_BANNER = " grüße, # no comment "
 		AdvancedPortsUDP: 65536, AdvancedExcludeUDP: PortSet{{1, 200}},
 		Interfaces: []string{"eth0", "wg0", "br-lan.12"}, Capture: CaptureAFPacket, LogFormat: LogJSON,
 		ScanTrigger: 1<<31 - 1, ScanTriggerWindow: 24 * time.Hour,
-		BlockTCP: BlockBan, BlockUDP: BlockCommand, Modes: Modes{Stealth, Stealth}, BlockMethods: []Method{MethodNftables}, BlockEvidence: EvidenceVerified,
+		BlockTCP: BlockBan, BlockUDP: BlockCommand, Modes: Modes{Stealth, Stealth}, BlockMethods: []Method{MethodNftables, MethodRoute}, BlockEvidence: EvidenceVerified,
 		BanTime: 366 * 24 * time.Hour, BanTimeUnverified: 90 * time.Second,
 		KillRoute6: "ip -6 route add blackhole $TARGET$", KillRouteUndo: "ip -$FAMILY$ route del blackhole $TARGET$",
 		KillRunCmd:     `x $TARGET$ $PORT$ $MODE$ $PROTO$ $DIRECTION$ $KIND$ $COUNT$ $EVIDENCE$ $FAMILY$ $$ $HOME $A$B ${C}$D \%c #'`,
@@ -206,6 +209,18 @@ PORT_BANNER = " grüße, # no comment "
 	}
 	if !same(c, want) {
 		t.Errorf("got\n%s\nwant\n%s", effective(t, c), effective(t, want))
+	}
+}
+
+func TestMethods(t *testing.T) {
+	for value, want := range map[string]string{
+		"": "none", "none": "none", "auto": "auto", " auto ,": "auto", "dryrun": "dryrun",
+		"route": "route", "nftables,route": "nftables,route", " route ,\tipset,nftables,,": "route,ipset,nftables",
+	} {
+		c := mustParse(t, `BLOCK_METHOD="`+value+`"`)
+		if got := showMethods(c.BlockMethods); got != want || slices.Contains(c.BlockMethods, MethodNone) {
+			t.Errorf("%q: %s, want %s", value, got, want)
+		}
 	}
 }
 
@@ -232,7 +247,8 @@ func TestDurations(t *testing.T) {
 
 func TestEffective(t *testing.T) {
 	c := mustParse(t, "TCP_PORTS=\"3,1,2\"\n\nBAN_TIME=\"90m\"\nBLOCKED_FILE=\"\"\n")
-	const want = `TCP_PORTS="1-3" # line 1
+	const want = `# watched: 3 TCP ports (stealth), UDP not at all
+TCP_PORTS="1-3" # line 1
 UDP_PORTS="" # default
 ADVANCED_PORTS_TCP="" # default
 ADVANCED_PORTS_UDP="" # default

@@ -65,6 +65,27 @@ func (s PortSet) merged() PortSet {
 	return out
 }
 
+// Less is s without the ports of t.
+func (s PortSet) Less(t PortSet) PortSet {
+	var out PortSet
+	for _, r := range s {
+		next := int(r.First)
+		for _, x := range t {
+			if int(x.Last) < next || x.First > r.Last {
+				continue
+			}
+			if int(x.First) > next {
+				out = append(out, PortRange{uint16(next), x.First - 1})
+			}
+			next = int(x.Last) + 1
+		}
+		if next <= int(r.Last) {
+			out = append(out, PortRange{uint16(next), r.Last})
+		}
+	}
+	return out
+}
+
 // Bitmap is a set of ports for the packet path: one load and one shift.
 type Bitmap [1024]uint64
 

@@ -2,10 +2,10 @@ package config
 
 import "strings"
 
-// suggest is the word among known that was probably meant, or "": the same in
+// Suggest is the word among known that was probably meant, or "": the same in
 // another case or with dashes, else the nearest within a third of its
 // length, else the shortest that begins with it (2.x took keys by prefix).
-func suggest(word string, known []string) string {
+func Suggest(word string, known []string) string {
 	const longest = 32
 	if word == "" || len(word) > longest {
 		return ""

@@ -41,7 +41,7 @@ func checkTokens(text string, target bool) (problems []string) {
 			continue // the second dollar sign begins something of its own
 		}
 		p := "$" + brief(name) + "$ is no token of ours"
-		if s := suggest(name, known); s != "" {
+		if s := Suggest(name, known); s != "" {
 			p += "; did you mean $" + s + "$?"
 			meant = meant || s == "TARGET"
 		}

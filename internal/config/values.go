@@ -45,7 +45,7 @@ func readWord(v string, words []string) (string, []string) {
 	}
 	last := len(words) - 1
 	p := quoted(v) + ": must be " + strings.Join(words[:last], ", ") + " or " + words[last]
-	if meant := suggest(t, words); meant != "" {
+	if meant := Suggest(t, words); meant != "" {
 		p += "; did you mean " + meant + "?"
 	}
 	return "", []string{p}

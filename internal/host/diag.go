@@ -52,6 +52,7 @@ type socket struct {
 	ifindex       int32 // bound device, 0 for none
 	local, remote netip.AddrPort
 	inode         uint32
+	trap          bool // one of our trap sockets; /proc/net does not tell
 }
 
 // diag asks the kernel about its sockets; where it cannot be asked, it reads
@@ -184,6 +185,7 @@ func parseSocket(b []byte) (s socket, ok bool) {
 		local:   netip.AddrPortFrom(local, binary.BigEndian.Uint16(id[idSport:])),
 		remote:  netip.AddrPortFrom(remote, binary.BigEndian.Uint16(id[idDport:])),
 		inode:   native.Uint32(b[ansInode:]),
+		trap:    isTrap(b),
 	}, true
 }
 

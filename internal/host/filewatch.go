@@ -41,7 +41,10 @@ func WatchFiles(paths ...string) (*FileWatch, error) {
 // Changed gets a value after one or several changes.
 func (w *FileWatch) Changed() <-chan struct{} { return w.changed }
 
-// Run reads events until ctx ends.
+// Close ends Run.
+func (w *FileWatch) Close() error { return w.events.Close() }
+
+// Run reads events until ctx ends or it is closed.
 func (w *FileWatch) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { w.events.Close() })
 	defer stop()
@@ -49,7 +52,7 @@ func (w *FileWatch) Run(ctx context.Context) error {
 	for {
 		n, err := w.events.Read(buf)
 		switch {
-		case ctx.Err() != nil:
+		case ctx.Err() != nil, errors.Is(err, os.ErrClosed):
 			return nil
 		case err != nil:
 			return fmt.Errorf("inotify: %w", err)

@@ -15,7 +15,7 @@ type Use uint8
 
 // Answers of Lookup.
 const (
-	Free       Use = iota // nothing
+	Free       Use = iota // nothing, or a trap socket of ours
 	Served                // a listener, or a socket of this very connection
 	Reply                 // an answer to something sent from here, or from a guest behind us
 	Translated            // destination NAT hands it to somebody else
@@ -175,13 +175,16 @@ func (l *Lookup) socket(q *Question, s *slot, now int64) Use {
 		ask = l.sockets.UDP
 	}
 	state, err := ask(q.Dst, q.Src, q.IfIndex)
+	trap := err == nil && state != NoSocket && l.sockets.diag.foundTrap(q.Proto)
 	switch {
 	case err != nil:
 		return Unsure
-	case state == Connected: // true of this source only
+	case state == Connected && trap: // true of this source only
+		return Free
+	case state == Connected: // likewise
 		s.peer = q.Src
 		return Served
-	case state == Listening:
+	case state == Listening && !trap:
 		s.socket = Served
 	default:
 		s.socket = Free

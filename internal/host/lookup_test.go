@@ -1,8 +1,11 @@
 package host
 
 import (
+	"bytes"
+	"errors"
 	"net"
 	"net/netip"
+	"syscall"
 	"testing"
 	"time"
 
@@ -183,4 +186,157 @@ func TestLookupListsForMany(t *testing.T) {
 	if got := l.Use(question(77, time.Now(), true)); got != Served {
 		t.Errorf("a service that started after the listing: %v", got)
 	}
+}
+
+// marked opens sockets as the traps of connect mode are.
+func marked(t testing.TB) *net.ListenConfig {
+	t.Helper()
+	lc := &net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var err error
+		cerr := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, TrapMark) })
+		return errors.Join(cerr, err)
+	}}
+	lc.SetMultipathTCP(false)
+	return lc
+}
+
+// A trap socket of ours is nothing that serves, be it asked about alone or among
+// many, and a service beside it or after it is one.
+func TestLookupPassesOverTrapSockets(t *testing.T) {
+	enterSpace(t)
+	l := closing[*Lookup](t)(NewLookup())
+	trap := closing[net.Listener](t)(marked(t).Listen(t.Context(), "tcp4", "127.0.0.1:23"))
+	closing[net.PacketConn](t)(marked(t).ListenPacket(t.Context(), "udp4", "127.0.0.1:23"))
+	closing[net.Listener](t)(net.Listen("tcp4", "127.0.0.2:23"))
+	ask := func(proto uint8, dst string) Use {
+		q := question(0, time.Now(), true)
+		q.Proto, q.Dst = proto, addrPort(dst)
+		return l.Use(q)
+	}
+	for _, c := range []struct {
+		proto uint8
+		dst   string
+		want  Use
+	}{
+		{unix.IPPROTO_TCP, "127.0.0.1:23", Free},
+		{unix.IPPROTO_UDP, "127.0.0.1:23", Free},
+		{unix.IPPROTO_TCP, "127.0.0.2:23", Served},
+	} {
+		if got := ask(c.proto, c.dst); got != c.want {
+			t.Errorf("%d %s: %v, want %v", c.proto, c.dst, got, c.want)
+		}
+	}
+
+	// Connected to the trap: true of this source, and nothing about others.
+	client := closing[net.Conn](t)(net.Dial("tcp4", "127.0.0.1:23"))
+	closing[net.Conn](t)(trap.Accept())
+	trap.Close()
+	closing[net.Listener](t)(net.Listen("tcp4", "127.0.0.1:23"))
+	q := question(23, time.Now(), true)
+	q.Src = localOf(client)
+	if got := l.Use(q); got != Free {
+		t.Errorf("the end of a connection to a trap: %v", got)
+	}
+	if got := l.Use(question(23, time.Unix(0, q.Time), true)); got != Served {
+		t.Errorf("another source, to the service that took the port: %v", got)
+	}
+
+	var ports tcpServed
+	many := closing[net.Listener](t)(marked(t).Listen(t.Context(), "tcp6", "[::]:999"))
+	if err := ports.list(l.sockets.diag); err != nil || ports.has(999) || !ports.has(23) {
+		t.Errorf("listed: trap %v, service %v, %v", ports.has(999), ports.has(23), err)
+	}
+	many.Close()
+}
+
+// In advanced mode, where all ports are asked about all the time: a service that
+// starts on one is safe with its first packet, one that stops is none from the
+// next packet on, and what remains of its connections serves nobody else.
+func TestLookupAdvanced(t *testing.T) {
+	enterSpace(t)
+	l := closing[*Lookup](t)(NewLookup())
+	scan := func() { // a block of the ring: enough for a listing
+		t.Helper()
+		at := time.Now()
+		for port := uint16(60000); port < 60100; port++ {
+			if got := l.Use(question(port, at, true)); got != Free {
+				t.Fatalf("port %d: %v", port, got)
+			}
+		}
+		if l.listed < at.UnixNano() {
+			t.Fatal("not listed")
+		}
+	}
+	for round := range 20 {
+		scan()
+		if got := l.Use(question(8080, time.Now(), true)); got != Free {
+			t.Fatalf("round %d, before the service: %v", round, got)
+		}
+		early := time.Now() // captured before it starts, asked about after
+		service, err := net.Listen("tcp4", "127.0.0.1:8080")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := l.Use(question(8080, time.Now(), true)); got != Served {
+			t.Fatalf("round %d, first packet to the service: %v", round, got)
+		}
+		scan()
+		if got := l.Use(question(8080, time.Now(), true)); got != Served {
+			t.Fatalf("round %d, service in a scan: %v", round, got)
+		}
+		if got := l.Use(question(8080, early, true)); got != Served {
+			t.Errorf("round %d, a packet just before the service: %v", round, got)
+		}
+		// It closes first, so TIME_WAIT stays here.
+		client := closing[net.Conn](t)(net.Dial("tcp4", "127.0.0.1:8080"))
+		server := closing[net.Conn](t)(service.Accept())
+		server.Close()
+		client.Close()
+		service.Close()
+		if round%2 == 0 {
+			scan()
+		}
+		if got := l.Use(question(8080, time.Now(), true)); got != Free {
+			t.Fatalf("round %d, after the service: %v", round, got)
+		}
+		q := question(8080, time.Now(), false)
+		q.Src = localOf(client)
+		if got := l.Use(q); got != Served {
+			t.Errorf("round %d, last packet of its connection: %v", round, got)
+		}
+		q.Src = netip.AddrPortFrom(q.Src.Addr(), q.Src.Port()^1)
+		if got := l.Use(q); got != Free {
+			t.Errorf("round %d, another port of the same source: %v", round, got)
+		}
+	}
+}
+
+// Answers to be judged: whatever the kernel might send, no panic, and a mark is
+// found only where it stands.
+func FuzzIsTrap(f *testing.F) {
+	mark := native.AppendUint32(native.AppendUint16(native.AppendUint16(nil, 8), attrMark), TrapMark)
+	f.Add(append(make([]byte, diagAnswerSize), mark...))
+	f.Add(make([]byte, diagAnswerSize))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if isTrap(b) && !bytes.Contains(b[diagAnswerSize:], mark[4:]) {
+			t.Errorf("% x", b)
+		}
+	})
+}
+
+func BenchmarkLookup(b *testing.B) {
+	enterSpace(b)
+	l := closing[*Lookup](b)(NewLookup())
+	closing[net.Listener](b)(net.Listen("tcp4", "127.0.0.1:7"))
+	q := question(7, time.Now(), false)
+	b.Run("socket", func(b *testing.B) {
+		for b.Loop() {
+			l.socket(q, l.slot(q), q.Time)
+		}
+	})
+	b.Run("list", func(b *testing.B) {
+		for b.Loop() {
+			l.list(l.sockets, q.Time)
+		}
+	})
 }

@@ -48,7 +48,8 @@ type PeerChange struct{ Added, Removed []netip.Addr }
 // Peers knows the remote ends of TCP connections to ports that are served here:
 // those connected now, and those seen within keepPeers. It believes the TCP
 // stack, which counts a connection after its handshake; connection tracking is
-// taken in by forged packets. At most maxPeers are kept, the longest unseen go
+// taken in by forged packets. A connection to a trap socket of ours (TrapMark)
+// makes nobody a peer. At most maxPeers are kept, the longest unseen go
 // first. All methods are safe for concurrent use.
 type Peers struct {
 	ask  sync.Mutex // guards what is asked: the fields up to the next lock
@@ -222,21 +223,22 @@ func (p *Peers) tick() (time.Duration, error) {
 // before.
 func (p *Peers) list(opens uint64) error {
 	start := time.Now()
-	var served [1 << 16 / 64]uint64
-	err := p.diag.each(unix.IPPROTO_TCP, inListen, func(s socket) {
-		served[s.local.Port()>>6] |= 1 << (s.local.Port() & 63)
-	})
+	var served tcpServed
+	err := served.list(p.diag)
 	if err == nil {
 		err = p.diag.each(unix.IPPROTO_TCP, afterHandshake, func(s socket) {
 			a := s.remote.Addr()
-			if a.IsLoopback() || a.IsUnspecified() {
+			if s.trap || a.IsLoopback() || a.IsUnspecified() {
 				return
 			}
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			// Who is known stays known while any connection of his stands: his
-			// listener may have gone or been restarted meanwhile.
-			if _, known := p.book.seen[a]; known || served[s.local.Port()>>6]&(1<<(s.local.Port()&63)) != 0 {
+			// listener may have gone or been restarted meanwhile. TIME_WAIT does not
+			// count for that: it bears no mark, and may be of a trap.
+			_, known := p.book.seen[a]
+			stands := s.state != unix.BPF_TCP_TIME_WAIT
+			if known && stands || served.has(s.local.Port()) {
 				p.book.see(a, start)
 			}
 		})

@@ -240,3 +240,67 @@ func BenchmarkPeers(b *testing.B) {
 		}
 	})
 }
+
+// Who connects to a trap socket of ours is no peer by it; who connects to a
+// service that takes the port over is.
+func TestPeersPassOverTrapSockets(t *testing.T) {
+	enterSpace(t)
+	far := newSpace(t)
+	join(t, "eth0", "10.7.0.1/24", far, "eth0", "10.7.0.2/24 10.7.0.3/24 10.7.0.4/24")
+	service := listenTCP(t, "tcp", ":22", "")
+	trap := closing[net.Listener](t)(marked(t).Listen(t.Context(), "tcp", ":23"))
+	connect := func(from string, to string, l net.Listener) (client *net.TCPConn, server net.Conn) {
+		far.do(func() {
+			client = closing[*net.TCPConn](t)(net.DialTCP("tcp", net.TCPAddrFromAddrPort(addrPort(from)), net.TCPAddrFromAddrPort(addrPort(to))))
+		})
+		return client, closing[net.Conn](t)(l.Accept())
+	}
+	connect("10.7.0.2:0", "10.7.0.1:22", service)
+	connect("10.7.0.2:0", "10.7.0.1:23", trap)
+	connect("10.7.0.3:0", "10.7.0.1:23", trap)
+	client, server := connect("10.7.0.4:0", "10.7.0.1:23", trap)
+	server.Close() // TIME_WAIT, which bears no mark
+	client.Close()
+	p := closing[*Peers](t)(NewPeers())
+	check := func(when string, want ...string) {
+		t.Helper()
+		fresh(t, p)
+		got := p.List()
+		slices.SortFunc(got, netip.Addr.Compare)
+		if !slices.Equal(got, parseAll(want...)) {
+			t.Errorf("%s: peers %v, want %v", when, got, want)
+		}
+	}
+	check("at start", "10.7.0.2")
+	connect("10.7.0.3:0", "10.7.0.1:23", trap)
+	check("once more", "10.7.0.2")
+
+	trap.Close()
+	check("without the trap", "10.7.0.2")
+	taken := listenTCP(t, "tcp", "10.7.0.1:24", "")
+	connect("10.7.0.3:0", "10.7.0.1:24", taken)
+	check("a service", "10.7.0.2", "10.7.0.3")
+}
+
+// A port that a trap held is a service's again, and standing connections to the
+// trap still count for nothing.
+func TestPeersOfAPortThatWasATrap(t *testing.T) {
+	enterSpace(t)
+	far := newSpace(t)
+	join(t, "eth0", "10.7.0.1/24", far, "eth0", "10.7.0.2/24 10.7.0.3/24")
+	trap := closing[net.Listener](t)(marked(t).Listen(t.Context(), "tcp4", "10.7.0.1:23"))
+	connect := func(from string, l net.Listener) {
+		far.do(func() {
+			closing[*net.TCPConn](t)(net.DialTCP("tcp", net.TCPAddrFromAddrPort(addrPort(from)), net.TCPAddrFromAddrPort(addrPort("10.7.0.1:23"))))
+		})
+		closing[net.Conn](t)(l.Accept())
+	}
+	connect("10.7.0.2:0", trap)
+	trap.Close()
+	service := listenTCP(t, "tcp4", "10.7.0.1:23", "")
+	connect("10.7.0.3:0", service)
+	p := closing[*Peers](t)(NewPeers())
+	if p.Has(addr("10.7.0.2")) || !p.Has(addr("10.7.0.3")) {
+		t.Errorf("peers %v", p.List())
+	}
+}

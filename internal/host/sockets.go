@@ -98,7 +98,8 @@ type Listener struct {
 	inode   uint32
 }
 
-// Listeners lists what is served, by protocol, port and address.
+// Listeners lists what is served, by protocol, port and address. Our own trap
+// sockets serve nobody.
 func (s *Sockets) Listeners() ([]Listener, error) {
 	var l []Listener
 	for _, proto := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
@@ -107,7 +108,7 @@ func (s *Sockets) Listeners() ([]Listener, error) {
 			states = inClose
 		}
 		err := s.diag.each(proto, states, func(k socket) {
-			if k.local.Port() != 0 && k.remote.Port() == 0 {
+			if k.local.Port() != 0 && k.remote.Port() == 0 && !k.trap {
 				l = append(l, Listener{Proto: proto, Addr: k.local.Addr(), Port: k.local.Port(), inode: k.inode})
 			}
 		})

@@ -14,8 +14,9 @@ type LeftLink struct {
 // Watched decides which interfaces to watch. Without names: every one that is up
 // and holds an address of ours, but not loopback, nor a port of a bridge or bond
 // (the frame is seen again on the master), nor the host end of a container's
-// veth. With names: exactly those; missing are the names that no interface has.
-func Watched(s *Snapshot, named []string) (watch []Link, left []LeftLink, missing []string) {
+// veth. loopback adds the loopback to them. With names: exactly those; missing
+// are the names that no interface has.
+func Watched(s *Snapshot, named []string, loopback bool) (watch []Link, left []LeftLink, missing []string) {
 	for _, l := range s.Links {
 		why := ""
 		switch {
@@ -24,6 +25,7 @@ func Watched(s *Snapshot, named []string) (watch []Link, left []LeftLink, missin
 		case !l.Up:
 			why = "it is down"
 		case len(named) > 0: // whoever names it wants it
+		case l.Loopback && loopback:
 		case l.Loopback:
 			why = "it is loopback"
 		case l.PortOf != "":

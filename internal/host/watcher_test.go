@@ -183,7 +183,7 @@ func TestWatchedInKernel(t *testing.T) {
 	}
 	defer w.Close()
 
-	watch, left, missing := Watched(w.Snapshot(), nil)
+	watch, left, missing := Watched(w.Snapshot(), nil, false)
 	var names []string
 	for _, l := range watch {
 		names = append(names, l.Name)
@@ -212,7 +212,7 @@ func TestWatchedInKernel(t *testing.T) {
 		t.Errorf("missing %v", missing)
 	}
 
-	watch, left, missing = Watched(w.Snapshot(), []string{"routed", "lo", "wlan7"})
+	watch, left, missing = Watched(w.Snapshot(), []string{"routed", "lo", "wlan7"}, false)
 	if len(watch) != 2 || watch[0].Name != "lo" || watch[1].Name != "routed" || !slices.Equal(missing, []string{"wlan7"}) {
 		t.Errorf("named: watch %v, missing %v", watch, missing)
 	}

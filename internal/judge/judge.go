@@ -69,7 +69,7 @@ func (j *Judge) Decide(s *detect.Sighting) Verdict {
 	if s.Proto == decode.ProtoUDP {
 		v.Block = j.policy.BlockUDP
 	}
-	if v.Spared = j.trust.spares(s.Src, s.Dst); v.Spared != NotSpared {
+	if v.Spared = j.trust.Spares(s.Src, s.Dst); v.Spared != NotSpared {
 		if v.Spared == Own && j.policy.ShowOwn {
 			v.Spared, v.Block, v.Reason = NotSpared, config.BlockNone, Own.reason()
 			return v

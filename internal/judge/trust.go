@@ -55,8 +55,8 @@ func NewTrust(f TrustFrom) *Trust {
 	return t
 }
 
-// spares says why a packet from src to dst is never acted on.
-func (t *Trust) spares(src, dst netip.Addr) Spared {
+// Spares says why a packet from src to dst is never acted on.
+func (t *Trust) Spares(src, dst netip.Addr) Spared {
 	if martian(src) {
 		return Martian
 	}

@@ -15,6 +15,11 @@ type Capability = cap.Value
 const (
 	NetAdmin = cap.NET_ADMIN // nftables, conntrack, sock_diag of other users' sockets
 	NetRaw   = cap.NET_RAW   // packet sockets on interfaces that appear later
+	// NetBindService: trap sockets on ports below 1024 that appear at a reload.
+	NetBindService = cap.NET_BIND_SERVICE
+	// BPF: to load and attach programs and to change their maps, together with
+	// CAP_NET_ADMIN.
+	BPF = cap.BPF
 	// SysPtrace: to read in /proc which address a login session came from, and
 	// which program serves a port.
 	SysPtrace = cap.SYS_PTRACE

@@ -18,19 +18,20 @@ var ErrNoHelper = errors.New("this process is no helper: the daemon starts its h
 // helper alone: it ends when the daemon closes the socket, so that what the
 // daemon still asks for while it stops is done.
 func HelperConn() (*net.UnixConn, error) {
-	domain, err := unix.GetsockoptInt(helperFD, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	domain, err := unix.GetsockoptInt(firstFD, unix.SOL_SOCKET, unix.SO_DOMAIN)
 	if err != nil || domain != unix.AF_UNIX {
 		return nil, ErrNoHelper
 	}
-	kind, err := unix.GetsockoptInt(helperFD, unix.SOL_SOCKET, unix.SO_TYPE)
+	kind, err := unix.GetsockoptInt(firstFD, unix.SOL_SOCKET, unix.SO_TYPE)
 	if err != nil || kind != unix.SOCK_SEQPACKET {
 		return nil, ErrNoHelper
 	}
-	if err := unix.CloseRange(helperFD, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
+	if err := closeOnExec(); err != nil {
 		return nil, err
 	}
+	ownName()
 	// Caught and let go, not ignored: an ignored signal would stay ignored in
 	// every command, and then our time limit could not end it.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT)
-	return unixConn(os.NewFile(helperFD, "helper"))
+	return unixConn(os.NewFile(firstFD, "helper"))
 }

@@ -1,7 +1,7 @@
-// Package proc is about processes of ours: it starts the helper that alone may
-// run the administrator's commands, gives the helper its end of the line, and
-// takes privileges away. A list of arguments in, a running process and a
-// connection out.
+// Package proc is about processes of ours and their habits: it starts the
+// helper that alone may run the administrator's commands, detaches the daemon,
+// keeps a pid file, tells the service manager how it goes, and takes privileges
+// away. Arguments and paths in, processes and what joins us to them out.
 package proc
 
 import (
@@ -15,9 +15,6 @@ import (
 
 	"golang.org/x/sys/unix"
 )
-
-// helperFD is the descriptor at which the helper finds its end of the socket.
-const helperFD = 3
 
 // Helper is a second process of this program, joined to us by a socket that
 // keeps records apart (unix SOCK_SEQPACKET). It lives until the socket closes:
@@ -36,11 +33,6 @@ type Helper struct {
 //
 // Call it before DropTo: the helper keeps the privileges we have now.
 func StartHelper(args []string, env []string) (*Helper, error) {
-	// What we inherited without close-on-exec (from a shell, from systemd) is no
-	// business of the helper's, nor of any command.
-	if err := unix.CloseRange(helperFD, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		return nil, fmt.Errorf("mark descriptors close-on-exec: %w (Linux 5.11 or newer is needed)", err)
-	}
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("socket pair for the helper: %w", err)
@@ -52,12 +44,13 @@ func StartHelper(args []string, env []string) (*Helper, error) {
 		return nil, err
 	}
 
-	// /proc/self/exe stays this binary even when the file on disk is replaced.
-	cmd := exec.Command("/proc/self/exe", args...)
-	cmd.Args[0] = os.Args[0]
+	cmd, err := self(args, theirs)
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
 	cmd.Env = append([]string{}, env...) // not nil: nil would hand on ours
 	cmd.Stderr = os.Stderr
-	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		conn.Close()

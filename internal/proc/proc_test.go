@@ -17,6 +17,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// promptly lets a child under the race detector end at once, and not after a
+// second.
+const promptly = "GORACE=atexit_sleep_ms=0"
+
 // TestMain is also the main of the children that the tests start.
 func TestMain(m *testing.M) {
 	switch os.Getenv("PROC_TEST_CHILD") {
@@ -42,6 +46,14 @@ func TestMain(m *testing.M) {
 		select {}
 	case "drop":
 		dropped()
+	case "capable":
+		capable()
+	case "parent":
+		parent()
+	case "daemon":
+		daemon()
+	case "pidfile":
+		holdPID()
 	}
 }
 
@@ -72,7 +84,7 @@ func childReport() string {
 
 func start(t *testing.T, role string) *Helper {
 	t.Helper()
-	h, err := StartHelper([]string{"-child"}, []string{"PROC_TEST_CHILD=" + role})
+	h, err := StartHelper([]string{"-child"}, []string{"PROC_TEST_CHILD=" + role, promptly})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +134,7 @@ func TestHelperInheritsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Input, output, error, and the socket (which net has duplicated by then).
-	want := `fds 4, stdin /dev/null, env ["PROC_TEST_CHILD=report"], leader true`
+	want := `fds 4, stdin /dev/null, env ["PROC_TEST_CHILD=report" "GORACE=atexit_sleep_ms=0"], leader true`
 	if !strings.HasPrefix(string(b), want) {
 		t.Errorf("helper: %s\nwant:   %s", b, want)
 	}
@@ -164,14 +176,9 @@ func TestHelperConnByHand(t *testing.T) {
 }
 
 func TestDropTo(t *testing.T) {
-	if os.Getuid() != 0 {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("needs root, to have something to drop")
-		}
-		t.Skip("needs root, to have something to drop")
-	}
+	needRoot(t)
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = []string{"PROC_TEST_CHILD=drop", "DIR=" + t.TempDir()}
+	cmd.Env = []string{promptly, "PROC_TEST_CHILD=drop", "DIR=" + t.TempDir()}
 	out, err := cmd.CombinedOutput()
 	if err != nil || string(out) != "ok" {
 		t.Errorf("%v: %s", err, out)

@@ -22,10 +22,12 @@ const (
 
 // Action is what came of one Step.
 type Action struct {
-	Step    Step
-	Host    netip.Addr
-	Text    string        // the command as run, the line written, the native ban in words
-	Skipped bool          // nothing to do: the line was there already, no template for this family
+	Step Step
+	Host netip.Addr
+	Text string // the command as run, the line written, the native ban in words
+	// Skipped: nothing has changed for the host. The line was there already,
+	// there is no template for this family, or the native ban is a dry run.
+	Skipped bool
 	Err     error         // nil: it worked, exit status 0
 	Took    time.Duration // for commands
 }
@@ -64,14 +66,14 @@ type Outcome struct {
 }
 
 // Settle corrects an Outcome after Commit: a native ban that every method
-// refused blocks nobody.
+// refused blocks nobody, and nor does one that is a dry run.
 func (o *Outcome) Settle() {
 	if o.Already || len(o.Actions) == 0 || o.Actions[0].Step != StepNative {
 		return
 	}
 	o.Blocked = false
 	for _, a := range o.Actions {
-		o.Blocked = o.Blocked || a.Err == nil
+		o.Blocked = o.Blocked || a.Err == nil && !a.Skipped
 	}
 }
 

@@ -3,6 +3,7 @@ package respond
 import (
 	"container/heap"
 	"net/netip"
+	"slices"
 	"time"
 
 	"portsentry/internal/judge"
@@ -21,8 +22,18 @@ const (
 
 // entry is one prefix in the book.
 type entry struct {
-	ban    Ban
-	native bool // enforced by the methods until ban.Until
+	ban     Ban
+	methods []*method // those that hold the native ban, until ban.Until
+	leaving []*method // hold it although they must not: their Unban failed and is tried again
+	tries   int       // how often in a row
+	listed  bool      // the ledger has been told that it began
+
+	// Between Answer and Commit ban is what is to come. staged counts how often
+	// it has been staged, taking are the methods asked last, and held is what
+	// methods holds meanwhile.
+	staged int
+	taking []*method
+	held   Ban
 
 	done     []Step // owner's steps that succeeded and have not been undone
 	failed   []Step // owner's steps to be tried again with the next hit
@@ -120,6 +131,12 @@ func (b *book) schedule(e *entry) {
 	}
 }
 
+// again puts e where it is looked at again at t; zero: never.
+func (b *book) again(e *entry, t time.Time) {
+	e.expire = t
+	b.schedule(e)
+}
+
 // remove takes e out and remembers that it was.
 func (b *book) remove(e *entry, now time.Time) {
 	p := e.ban.Prefix
@@ -159,20 +176,34 @@ func (b *book) times(p netip.Prefix, now time.Time) int {
 	return old.times
 }
 
-// covers reports whether what is in force for e is at least what is asked for.
+// native reports whether a native ban stands, enforced or not.
+func (e *entry) native(now time.Time) bool {
+	return len(e.methods)+e.staged > 0 && (e.ban.Until.IsZero() || now.Before(e.ban.Until))
+}
+
+// covers reports whether a native ban stands that is at least what is asked for.
 func (e *entry) covers(strength judge.Strength, scope judge.Scope, now time.Time) bool {
-	if e.native && now.Before(e.ban.Until) {
-		return e.ban.Strength >= strength && (e.ban.Scope == judge.AllProtocols || e.ban.Scope == scope)
-	}
-	return false
+	return e.native(now) && e.ban.Strength >= strength && (e.ban.Scope == judge.AllProtocols || e.ban.Scope == scope)
+}
+
+// enforced reports whether a method that holds the native ban keeps the host out:
+// a dry run does not.
+func (e *entry) enforced() bool {
+	keeps := func(m *method) bool { return m.enforces(&e.ban) }
+	return slices.ContainsFunc(e.methods, keeps) || slices.ContainsFunc(e.taking, keeps)
 }
 
 // stands reports whether something other than a native ban keeps the host out.
 func (e *entry) stands() bool { return len(e.done) > 0 || e.foreign }
 
-// inForce reports whether anything keeps the host out now.
-func (e *entry) inForce(now time.Time) bool {
-	return e.native && now.Before(e.ban.Until) || e.stands()
+// blocks reports whether anything keeps the host out now.
+func (e *entry) blocks(now time.Time) bool {
+	return e.native(now) && e.enforced() || e.stands() || len(e.leaving) > 0
+}
+
+// idle reports whether nothing of e is left that anybody has to act on.
+func (e *entry) idle(now time.Time) bool {
+	return !e.native(now) && !e.stands() && !e.inFlight && len(e.failed)+len(e.leaving) == 0
 }
 
 // dueHeap orders entries by when the book has to act on them.

@@ -10,7 +10,11 @@ import (
 )
 
 // Plan is which of the owner's steps are configured.
-func (r *Responder) Plan() Plan { return r.plan }
+func (r *Responder) Plan() Plan {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.plan
+}
 
 // Earlier is the ban that a line of the blocked file stands for where no native
 // method keeps it: the steps that an earlier run did for this host, taken to

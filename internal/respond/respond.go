@@ -31,9 +31,12 @@ type Ban struct {
 // existing ban it replaces it (length, strength, scope). Unban of a missing ban
 // is no error.
 type Method interface {
+	// Name is the word of BLOCK_METHOD. Two methods of one name keep their bans
+	// in the same place: the later takes over what the earlier holds.
 	Name() string
 	// Takes reports whether the method can enforce b without doing more than b
-	// permits. BanAll gets no other bans.
+	// permits. BanAll gets no other bans. It is asked again while b stands: what
+	// it could not take now, it does not enforce now.
 	Takes(b *Ban) bool
 	// Enforces: what still arrives from the banned comes to nothing, so it is
 	// counted and not itemised. Only a dry run does not.
@@ -44,3 +47,17 @@ type Method interface {
 	BanAll(ctx context.Context, bans []Ban) error
 	Unban(ctx context.Context, b Ban) error
 }
+
+// Stopper is a Method that stops something else than what b.Strength says. It
+// tells what, as in "nftables for 10m0s (new connections; unverified)".
+type Stopper interface{ Stops(b *Ban) string }
+
+// method is a Method as the Responder keeps it. Entries of the book point to it,
+// so it lasts as long as the last of them: in use, or retired.
+type method struct {
+	Method
+	again time.Time // after it refused a ban: not before
+}
+
+// enforces reports whether the method keeps the owner of b out now.
+func (m *method) enforces(b *Ban) bool { return m.Enforces() && m.Takes(b) }

@@ -1,7 +1,6 @@
 package respond
 
 import (
-	"context"
 	"errors"
 	"net/netip"
 	"slices"
@@ -63,30 +62,34 @@ type Stats struct {
 	StepsFailed   uint64 // an owner's step failed
 	RefusedBusy   uint64 // owner's steps not run: queue full
 	RefusedLimits uint64 // bans not made: number or rate
+	UnbanFailed   uint64 // a method did not take a ban out whose time had come; it is tried again
+	UnbanGivenUp  uint64 // nor did it when asked for the last time
 }
 
 // Responder answers Verdicts and keeps the book. Its methods may be called
 // from any goroutine; native methods are called one at a time.
 type Responder struct {
-	methods []Method
-	runner  Runner // nil: the plan is empty
-	plan    Plan
-	ledger  Ledger
+	ledger Ledger
+	wake   chan struct{}
 
-	mu          sync.Mutex
-	book        *book
-	stats       Stats
-	nativeAgain time.Time // after a native method failed: not before
-	staged      []staged
-	wake        chan struct{}
+	mu      sync.Mutex
+	methods []*method          // what new bans are made with
+	known   map[string]*method // by name: these, and those retired
+	runner  Runner             // nil: the plan is empty
+	plan    Plan
+	book    *book
+	stats   Stats
+	staged  []staged
 }
 
 // New builds a Responder. runner may be nil when plan has no steps.
 func New(methods []Method, runner Runner, plan Plan, ledger Ledger) *Responder {
-	return &Responder{
-		methods: methods, runner: runner, plan: plan, ledger: ledger,
-		book: newBook(), wake: make(chan struct{}, 1),
+	r := &Responder{
+		runner: runner, plan: plan, ledger: ledger,
+		known: make(map[string]*method), book: newBook(), wake: make(chan struct{}, 1),
 	}
+	r.SetMethods(methods)
+	return r
 }
 
 // Answer does what v permits; a native ban is in force with the next Commit.
@@ -104,7 +107,9 @@ func (r *Responder) Answer(v *judge.Verdict, kernelSays bool, later func(Outcome
 	defer r.mu.Unlock()
 
 	e := r.book.find(v.Sighting.Src)
-	if e != nil && e.covers(v.Strength, v.Scope, now) {
+	covered := e != nil && e.covers(v.Strength, v.Scope, now)
+	idle := covered && !e.enforced() // a dry run
+	if covered && !idle {
 		if kernelSays {
 			return Outcome{Blocked: true, Already: true}, false
 		}
@@ -116,7 +121,7 @@ func (r *Responder) Answer(v *judge.Verdict, kernelSays bool, later func(Outcome
 		return Outcome{Blocked: true, Already: true}, false
 	}
 
-	native := r.stage(v, now, &o)
+	native := r.stage(v, now, idle, &o)
 	if native != nil {
 		e = native
 		e.decided = v.Sighting.Time
@@ -141,18 +146,18 @@ func (r *Responder) Answer(v *judge.Verdict, kernelSays bool, later func(Outcome
 		return o, false
 	}
 	if e == nil {
-		var err error
-		if e, err = r.newEntry(v, now); err != nil {
+		if err := r.room(now); err != nil {
 			o.Actions = append(o.Actions, Action{Step: steps[0], Host: v.Sighting.Src, Err: err})
 			return o, false
 		}
+		e = &entry{host: v.Sighting.Src, length: v.Length, ban: r.ban(v, now), index: -1}
 		r.book.add(e)
 	}
 	e.order = Order{
 		Host: v.Sighting.Src, Port: v.Sighting.DstPort, Proto: v.Sighting.Proto, Kind: uint8(v.Sighting.Kind),
 		Flags: v.Sighting.Flags, Count: v.Sighting.Count, Evidence: uint8(v.Evidence),
 	}
-	ok, deferred := r.submit(e, steps, native == nil, later)
+	ok, deferred := r.submit(e, steps, o.Actions, later)
 	if !ok {
 		o.Actions = append(o.Actions, Action{Step: steps[0], Host: v.Sighting.Src, Err: ErrBusy})
 	}
@@ -171,161 +176,37 @@ func (r *Responder) steps(v *judge.Verdict) []Step {
 	return r.plan.Ban
 }
 
-// newEntry makes an entry for v, unless the limits forbid it.
-func (r *Responder) newEntry(v *judge.Verdict, now time.Time) (*entry, error) {
+// room says why there is none for a new ban.
+func (r *Responder) room(now time.Time) error {
 	switch {
 	case len(r.book.entries) >= MaxBans:
 		r.stats.RefusedLimits++
-		return nil, ErrFull
+		return ErrFull
 	case !r.book.allow(now):
 		r.stats.RefusedLimits++
-		return nil, ErrRate
+		return ErrRate
 	}
+	return nil
+}
+
+// ban is the ban that v asks for, its end left open.
+func (r *Responder) ban(v *judge.Verdict, now time.Time) Ban {
 	s := &v.Sighting
-	return &entry{
-		host:   s.Src,
-		length: v.Length,
-		index:  -1,
-		ban: Ban{
-			Prefix: v.Prefix, Scope: v.Scope, Strength: v.Strength, Evidence: v.Evidence,
-			Since: now, Times: r.book.times(v.Prefix, now) + 1, Reason: v.Reason,
-			Port: s.DstPort, Proto: s.Proto, Kind: s.Kind.String(),
-		},
-	}, nil
-}
-
-// stage prepares the native ban that v asks for: it is in the book at once, and
-// in force with the next Commit. It returns nil when there is no method or no
-// room.
-func (r *Responder) stage(v *judge.Verdict, now time.Time, o *Outcome) *entry {
-	if len(r.methods) == 0 || now.Before(r.nativeAgain) {
-		return nil
+	return Ban{
+		Prefix: v.Prefix, Scope: v.Scope, Strength: v.Strength, Evidence: v.Evidence,
+		Since: now, Times: r.book.times(v.Prefix, now) + 1, Reason: v.Reason,
+		Port: s.DstPort, Proto: s.Proto, Kind: s.Kind.String(),
 	}
-	e, err := r.newEntry(v, now)
-	if err != nil {
-		o.Actions = append(o.Actions, Action{Step: StepNative, Host: v.Sighting.Src, Err: err})
-		return nil
-	}
-	e.native = true
-	if old := r.book.entries[v.Prefix]; old != nil { // stronger, wider, or again after its native part ended
-		if old.native && now.Before(old.ban.Until) {
-			e.ban.Strength = max(e.ban.Strength, old.ban.Strength)
-			if e.ban.Scope != old.ban.Scope { // one protocol, then the other
-				e.ban.Scope = judge.AllProtocols
-			}
-		}
-		// The runner may hold a callback for the old entry: it stays the same one.
-		old.ban, old.length, old.native = e.ban, e.length, true
-		e = old
-	} else {
-		r.book.add(e)
-	}
-	e.ban.Until = now.Add(v.Length)
-	actions := make([]Action, len(r.methods))
-	for i, m := range r.methods {
-		actions[i] = Action{Step: StepNative, Host: v.Sighting.Src, Text: nativeText(m.Name(), &e.ban, v.Length)}
-	}
-	o.Blocked = true
-	o.Actions = actions
-	r.staged = append(r.staged, staged{e, actions})
-	return e
-}
-
-// staged is a native ban that waits for Commit. The actions, one a method, are
-// those of the Outcome that Answer gave.
-type staged struct {
-	e       *entry
-	actions []Action
-}
-
-// Commit puts the bans that Answer has prepared into force, in one transaction
-// a method. A method that refuses them all together is asked for each alone, so
-// that one bad ban harms no other. What failed is in the Actions of the
-// Outcomes: see Outcome.Settle.
-func (r *Responder) Commit(ctx context.Context) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.staged) == 0 {
-		return
-	}
-	bans := make([]Ban, len(r.staged))
-	for i, s := range r.staged {
-		bans[i] = s.e.ban
-	}
-	for i, m := range r.methods {
-		err := m.BanAll(ctx, bans)
-		for j, s := range r.staged {
-			if err != nil && len(bans) > 1 {
-				s.actions[i].Err = m.BanAll(ctx, bans[j:j+1])
-			} else {
-				s.actions[i].Err = err
-			}
-		}
-	}
-	now := time.Now()
-	for _, s := range r.staged {
-		r.committed(s.e, s.actions, now)
-	}
-	clear(r.staged)
-	r.staged = r.staged[:0]
-	r.nudge()
-}
-
-// committed books what came of one native ban.
-func (r *Responder) committed(e *entry, actions []Action, now time.Time) {
-	e.native = false
-	for _, a := range actions {
-		if a.Err == nil {
-			e.native = true
-		} else {
-			r.stats.NativeFailed++
-		}
-	}
-	if e.native {
-		r.stats.Bans++
-		e.expire = e.ban.Until
-		r.book.schedule(e)
-		r.ledger.Began(e.ban, e.host)
-		return
-	}
-	r.nativeAgain = now.Add(time.Second)
-	if !e.stands() && !e.inFlight && r.book.entries[e.ban.Prefix] == e {
-		r.book.remove(e, now)
-	}
-}
-
-// nativeText is the native ban in words.
-func nativeText(method string, b *Ban, length time.Duration) string {
-	what := map[judge.Strength]string{
-		judge.Limited: "ports without a service", judge.Soft: "new connections", judge.Full: "everything",
-	}[b.Strength]
-	if b.Scope != judge.AllProtocols {
-		what += ", " + b.Scope.String() + " only"
-	}
-	if !b.Prefix.IsSingleIP() {
-		what += ", all of " + b.Prefix.String()
-	}
-	return method + " for " + length.String() + " (" + what + "; " + evidenceWord(b.Evidence) + ")"
-}
-
-func evidenceWord(e judge.Evidence) string {
-	if e >= judge.E2 {
-		return "verified"
-	}
-	return "unverified"
 }
 
 // Dropped reports whether a packet of src that was captured at time t (unix
 // nanoseconds) ran into a native ban that was decided before it: such packets
-// are counted, not itemised.
+// are counted, not itemised. A dry run drops none.
 func (r *Responder) Dropped(src netip.Addr, scope judge.Scope, t int64) bool {
-	if len(r.methods) == 0 {
-		return false
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e := r.book.find(src)
-	return e != nil && e.unreported == nil && t > e.decided && e.covers(judge.Nothing, scope, time.Now())
+	return e != nil && e.unreported == nil && t > e.decided && e.covers(judge.Nothing, scope, time.Now()) && e.enforced()
 }
 
 // Bans is how often a has been banned; for judge.History.

@@ -7,18 +7,21 @@ import (
 	"portsentry/internal/judge"
 )
 
-// submit hands steps for e to the runner. alone: nothing else stands by then, so
+// submit hands steps for e to the runner. When nothing else keeps the host out,
 // the sighting at hand waits for them, if they begin at once (deferred); behind
-// a queue of slow commands it is recorded now, and they when they end. Calls
-// hold r.mu; the callback takes it.
-func (r *Responder) submit(e *entry, steps []Step, alone bool, later func(Outcome)) (ok, deferred bool) {
+// a queue of slow commands it is recorded now, and they when they end. before
+// are the actions of that sighting so far. Calls hold r.mu; the callback takes it.
+func (r *Responder) submit(e *entry, steps []Step, before []Action, later func(Outcome)) (ok, deferred bool) {
 	if r.runner == nil {
 		return false, false
 	}
 	e.order.Steps = steps
-	deferred = alone && !r.runner.Busy()
+	deferred = !e.blocks(time.Now()) && !r.runner.Busy()
+	if !deferred {
+		before = nil
+	}
 	ok = r.runner.Submit(e.order, func(actions []Action) {
-		o := r.finished(e, actions)
+		o := r.finished(e, before, actions)
 		o.Deferred = deferred
 		if later != nil {
 			later(o)
@@ -28,34 +31,35 @@ func (r *Responder) submit(e *entry, steps []Step, alone bool, later func(Outcom
 	if !ok {
 		r.stats.RefusedBusy++
 		e.failed = slices.Clone(steps) // not the plan's own: finished appends
-		if !e.native && !e.stands() {
+		if !e.native(time.Now()) && !e.stands() && len(e.leaving) == 0 {
 			r.book.remove(e, time.Now())
 		}
 	}
 	return ok, deferred
 }
 
-// retry tries the failed steps of e once more. It reports whether the outcome
-// of the sighting at hand waits for them alone. Evidence too weak to run them
-// tries none again: their host may hold a connection by now.
+// retry tries the failed steps of e once more. It reports whether the outcome of the sighting at hand waits for them alone.
+// Evidence too weak to run them tries none again: their host may hold a
+// connection by now.
 func (r *Responder) retry(e *entry, v *judge.Verdict, later func(Outcome)) (deferred bool) {
 	if e.inFlight || len(e.failed) == 0 || len(r.steps(v)) == 0 {
 		return false
 	}
-	steps := e.failed
-	e.failed = nil
-	ok, deferred := r.submit(e, steps, !e.native && !e.stands(), later)
+	var steps []Step
+	steps, e.failed = e.failed, nil
+	ok, deferred := r.submit(e, steps, nil, later)
 	return ok && deferred
 }
 
-// finished books what came of the steps of e. Any step that succeeded blocks
-// the host, as in PortSentry 2.x; a failed one is tried again with the next hit.
-func (r *Responder) finished(e *entry, actions []Action) Outcome {
+// finished books what came of the steps of e, and gives the whole outcome of its
+// sighting. Any step that succeeded blocks the host, as in PortSentry 2.x; a
+// failed one is tried again with the next hit.
+func (r *Responder) finished(e *entry, before, actions []Action) Outcome {
 	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e.inFlight = false
-	before := e.stands()
+	stood := e.stands()
 	for _, a := range actions {
 		switch {
 		case a.Err != nil:
@@ -68,36 +72,53 @@ func (r *Responder) finished(e *entry, actions []Action) Outcome {
 			e.done = append(e.done, a.Step)
 		}
 	}
-	native := e.native && now.Before(e.ban.Until)
-	o := Outcome{Blocked: native || e.stands(), Actions: actions}
-	if !e.stands() && !native {
-		if r.book.entries[e.ban.Prefix] == e {
-			if len(e.failed) == 0 {
-				r.book.remove(e, now) // everything was skipped
-			} else {
-				e.expire = now.Add(pastRetained) // forget the failure some day
-				r.book.schedule(e)
-			}
-		}
+	// before is Commit's to write, so it is copied while it cannot.
+	o := Outcome{Blocked: e.blocks(now), Actions: slices.Concat(before, actions)}
+	native := e.native(now)
+	switch {
+	case r.book.entries[e.ban.Prefix] != e: // lifted by a person meanwhile
+		r.late(e, now)
 		return o
-	}
-	if !native {
-		if !before {
-			r.stats.Bans++
+	case native: // the steps last as long
+	case e.stands():
+		if !stood {
 			e.ban.Until = r.commandsEnd(e)
-			r.ledger.Began(e.ban, e.host)
 		}
 		e.expire = e.ban.Until
-		r.book.schedule(e)
+		r.schedule(e, now)
 		r.nudge()
+	case len(e.failed) == 0 && len(e.leaving) == 0:
+		r.book.remove(e, now) // everything was skipped
+	default:
+		e.expire = now.Add(pastRetained) // forget the failure some day
+		r.schedule(e, now)
+	}
+	if e.stands() && !stood && !(native && e.enforced()) {
+		r.stats.Bans++
+		r.began(e)
 	}
 	return o
+}
+
+// late books steps that succeeded after a person had lifted the ban: they are
+// undone at once, unless the host has earned another ban by then.
+func (r *Responder) late(e *entry, now time.Time) {
+	if !e.stands() {
+		return
+	}
+	if other := r.book.entries[e.ban.Prefix]; other != nil {
+		other.done = union(other.done, e.done)
+		return
+	}
+	e.ban.Until, e.expire = now, now
+	r.book.add(e)
+	r.nudge()
 }
 
 // commandsEnd is when a ban that stands on steps alone ends: after its length
 // when all of it can be undone, else when a person says so.
 func (r *Responder) commandsEnd(e *entry) time.Time {
-	if len(r.plan.lasting(e.done)) > 0 {
+	if len(r.lasting(e.done)) > 0 {
 		return time.Time{}
 	}
 	return e.ban.Since.Add(e.length)

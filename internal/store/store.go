@@ -18,7 +18,7 @@ import (
 type Record struct {
 	Verdict judge.Verdict
 	Outcome respond.Outcome
-	Name    string // host name of the source; empty: the address is shown
+	Name    string // host name of the source as found; what HostName refuses is shown as the address
 }
 
 // Flags are the four states of the 2.x scan line: true, false or unset.
@@ -51,8 +51,8 @@ func AppendScanLine(b []byte, r *Record) []byte {
 	b = append(b, "Scan from: ["...)
 	b = appendAddr(b, s.Src)
 	b = append(b, "] ("...)
-	if r.Name != "" {
-		b = append(b, r.Name...)
+	if name := HostName(r.Name); name != "" {
+		b = append(b, name...)
 	} else {
 		b = appendAddr(b, s.Src)
 	}
@@ -77,6 +77,35 @@ func appendState(b []byte, label string, t decode.Tri) []byte {
 }
 
 func appendAddr(b []byte, a netip.Addr) []byte { return a.WithZone("").AppendTo(b) }
+
+// HostName is name if it may stand in a line for people and log watchers, else
+// "". The zone that a name comes from may be the scanner's: a name is letters,
+// digits, dots, hyphens and underscores (RFC 1123 section 2.1), and its last
+// label begins with a letter, so that it reads as an address nowhere. OSSEC
+// blocks what stands before the slash of name/address.
+func HostName(name string) string {
+	if len(name) > 255 {
+		return ""
+	}
+	label := 0 // where the last label begins
+	for i := range len(name) {
+		switch c := name[i]; {
+		case c == '.':
+			if i+1 < len(name) {
+				label = i + 1
+			}
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '_':
+		default:
+			return ""
+		}
+	}
+	if label == len(name) || !isLetter(name[label]) {
+		return ""
+	}
+	return name
+}
+
+func isLetter(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }
 
 // ProtoName is the protocol as the files of old write it.
 func ProtoName(proto uint8) string {

@@ -12,12 +12,29 @@ const DefaultSocket = "/run/portsentry/portsentry.sock"
 // Group is the group whose members may ask beside root, where it exists.
 const Group = "portsentry"
 
-// Paths of the control socket's HTTP interface, version 1: GET both, DELETE
-// PathBans + "/" + address.
+// Paths of the control socket's HTTP interface, version 1: GET the first two,
+// DELETE PathBans + "/" + address, PUT PathModes with the fields of a Join as
+// its query (root alone).
 const (
 	PathStatus = "/v1/status"
 	PathBans   = "/v1/bans"
+	PathModes  = "/v1/modes"
 )
+
+// Join is what a second start with a flag of 1.x asks of the daemon that runs:
+// 1.x had a process for each mode, we have one for all.
+type Join struct {
+	Config string // path of the configuration; it must be the daemon's
+	TCP    string // mode to watch TCP in as well: connect, stealth, advanced; "": as it is
+	UDP    string
+}
+
+// Modes is the answer of PUT PathModes: how both protocols are watched now.
+type Modes struct {
+	PID int    `json:"pid"`
+	TCP string `json:"tcp_mode"`
+	UDP string `json:"udp_mode"`
+}
 
 // BanList is the answer of GET PathBans.
 type BanList struct {

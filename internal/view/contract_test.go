@@ -178,13 +178,16 @@ func records() []*store.Record {
 func TestEventsAreAsDocumented(t *testing.T) {
 	all := tables(t)
 	var out bytes.Buffer
-	w := log.New(&out, &out, config.LogJSON)
+	w := log.New(log.Options{Format: config.LogJSON, Stdout: &out})
 	w.InterfaceName = func(int32) string { return "eth0" }
 	for _, r := range records() {
 		w.Scan(r)
 	}
 	w.Notice("Portsentry is now active and listening.")
 	w.Actions(netip.MustParseAddr("2001:db8::9"), []respond.Action{{Step: respond.StepCommandUndo, Text: "/bin/true"}})
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
 
 	for line := range bytes.Lines(out.Bytes()) {
 		object := decodeObject(t, line)

@@ -16,6 +16,8 @@ type Status struct {
 	Config  string    `json:"config"` // path, or "built-in defaults"
 
 	Watching []Watched `json:"watching"`
+	TCPMode  string    `json:"tcp_mode"` // none, connect, stealth, advanced
+	UDPMode  string    `json:"udp_mode"`
 	TCPPorts int       `json:"tcp_ports"` // number of trap ports
 	UDPPorts int       `json:"udp_ports"`
 	Methods  []string  `json:"methods"` // what enforces bans; empty: nothing
@@ -71,4 +73,6 @@ type Backend interface {
 	// undoes what was done to it. It returns the bans it lifted; none is no
 	// error here.
 	Unban(ctx context.Context, who Caller, addr netip.Addr) ([]Ban, error)
+	// Join watches one more protocol, without a pause in watching the other.
+	Join(ctx context.Context, who Caller, j Join) (Modes, error)
 }

@@ -30,7 +30,7 @@ const (
 
 // Spec says which packets matter.
 type Spec struct {
-	TCP, UDP  config.PortSet // destination ports
+	TCP, UDP  config.PortSet // destination ports; both empty: no packet matters
 	IfIndexes []int32        // interfaces; empty: all but loopback
 }
 
@@ -43,8 +43,9 @@ type Spec struct {
 //   - TCP and UDP to the listed ports over IPv4, with options or without, and
 //     over IPv6 without extension headers. Not TCP with RST or SYN+ACK: those
 //     are answers, or backscatter.
-//   - first fragments of IPv4 by the same ports, and later TCP fragments that
-//     begin within the first 60 bytes, where the header may go on
+//   - first fragments of IPv4 by the same ports, and (if there are TCP ports)
+//     later TCP fragments that begin within the first 60 bytes, where the header
+//     may go on
 //   - IPv6 with extension headers, whole, as nobody has looked behind them; not
 //     where ICMPv6 follows the first one, which is a multicast router at work
 //   - the same behind one VLAN tag that is still in the data (the kernel takes
@@ -57,6 +58,9 @@ type Spec struct {
 // socket's option memory, and net.core.optmem_max was 20 KiB before 6.7.
 func filterWithin(spec Spec, limit int) ([]bpf.RawInstruction, error) {
 	tcp, udp := spec.TCP, spec.UDP
+	if len(tcp)+len(udp) == 0 {
+		return nothing(), nil
+	}
 	rest := len(instructions(spec.IfIndexes, nil, nil)) - 2*searchLen(nil)
 	for rest+searchLen(tcp)+searchLen(udp) > limit {
 		switch {
@@ -73,6 +77,11 @@ func filterWithin(spec Spec, limit int) ([]bpf.RawInstruction, error) {
 		return nil, fmt.Errorf("afpacket: assemble filter: %w", err)
 	}
 	return raw, nil
+}
+
+// nothing is the filter that lets nothing through.
+func nothing() []bpf.RawInstruction {
+	return []bpf.RawInstruction{{Op: unix.BPF_RET | unix.BPF_K, K: 0}}
 }
 
 func instructions(ifIndexes []int32, tcp, udp config.PortSet) []bpf.Instruction {
@@ -114,9 +123,11 @@ const (
 func (p *program) prologue(ifIndexes []int32) {
 	p.emit(bpf.LoadExtension{Num: bpf.ExtType})
 	p.when(bpf.JumpGreaterThan, unix.PACKET_MULTICAST, labelDrop) // HOST, BROADCAST, MULTICAST are 0 to 2
-	p.emit(bpf.LoadExtension{Num: bpf.ExtLinkLayerType})
-	p.when(bpf.JumpEqual, unix.ARPHRD_LOOPBACK, labelDrop)
-	if n := len(ifIndexes); n > 0 && n <= maxFilterInterfaces {
+	if n := len(ifIndexes); n == 0 || n > maxFilterInterfaces {
+		// Nobody named it, or too many are named to be told apart here.
+		p.emit(bpf.LoadExtension{Num: bpf.ExtLinkLayerType})
+		p.when(bpf.JumpEqual, unix.ARPHRD_LOOPBACK, labelDrop)
+	} else {
 		p.emit(bpf.LoadExtension{Num: bpf.ExtInterfaceIndex})
 		for i, index := range ifIndexes {
 			p.emit(bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(index), SkipTrue: uint8(n - i)})
@@ -139,8 +150,12 @@ func (p *program) core(tcp, udp config.PortSet) {
 	p.whenTag(labelWhole)
 	p.jump(labelDrop)
 
+	laterTCP := labelWhole
+	if len(tcp) == 0 {
+		laterTCP = labelDrop
+	}
 	for _, base := range []uint32{0, tagLen} {
-		p.ipv4(base)
+		p.ipv4(base, laterTCP)
 		p.ipv6(base)
 	}
 
@@ -163,8 +178,9 @@ func (p *program) core(tcp, udp config.PortSet) {
 	p.emit(bpf.RetConstant{Val: 0})
 }
 
-// ipv4 finds the transport header of an IPv4 packet (RFC 791) at base.
-func (p *program) ipv4(base uint32) {
+// ipv4 finds the transport header of an IPv4 packet (RFC 791) at base. Later
+// fragments in which a TCP header may go on are for laterTCP.
+func (p *program) ipv4(base uint32, laterTCP label) {
 	at := label(base)
 	p.mark(labelIPv4 + at)
 	p.emit(bpf.LoadAbsolute{Off: base, Size: 1})
@@ -197,7 +213,7 @@ func (p *program) ipv4(base uint32) {
 	p.emit(bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0x1fff})
 	p.when(bpf.JumpGreaterThan, 7, labelDrop)
 	p.emit(bpf.LoadAbsolute{Off: base + 9, Size: 1})
-	p.when(bpf.JumpEqual, unix.IPPROTO_TCP, labelWhole)
+	p.when(bpf.JumpEqual, unix.IPPROTO_TCP, laterTCP)
 	p.jump(labelDrop)
 }
 

@@ -179,6 +179,11 @@ func TestFilterFits(t *testing.T) {
 	}{
 		{"nothing", nil, nil, maxInstructions, true},
 		{"all", config.PortSet{{First: 1, Last: 65535}}, config.PortSet{{First: 1, Last: 65535}}, maxInstructions, true},
+		{"advanced, N 2", advanced(2, 0), advanced(2, 0), maxInstructions, true},
+		{"advanced, N 1024 less 300", advanced(1024, 300), advanced(1024, 300), maxInstructions, true},
+		{"advanced, N 65536 less 300", advanced(65536, 300), advanced(65536, 300), maxInstructions, true},
+		{"advanced, UDP only", nil, advanced(65536, 300), maxInstructions, true},
+		{"advanced, N 65536 less 2000", advanced(65536, 2000), advanced(65536, 2000), maxInstructions, false},
 		{"1000 mixed", randomSet(rng, 1000), randomSet(rng, 500), maxInstructions, true},
 		{"2500 single", everyOther()[:2500], someUDP, maxInstructions, true},
 		{"every other port", everyOther(), everyOther(), maxInstructions, false},

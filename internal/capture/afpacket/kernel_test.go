@@ -144,15 +144,25 @@ func TestKernelPacketTypes(t *testing.T) {
 	}
 }
 
-func TestKernelLoopbackNever(t *testing.T) {
-	n := newTestNet(t)
-	lo := n.up("lo")
-	ring := n.open(Config{TCP: someTCP})
-	watch(t, ring, n.recv, lo)
-	c := collect(t, ring)
-	n.transmit(lo, ethernet(make([]byte, 6), unix.ETH_P_IP, syn4(11)))
-	n.marker()
-	if got := c.take(); len(got) != 0 {
-		t.Errorf("%+v", got)
+// The loopback is an interface like any other to who names it, and each packet
+// is seen once.
+func TestKernelLoopback(t *testing.T) {
+	for _, named := range []bool{false, true} {
+		n := newTestNet(t)
+		lo := n.up("lo")
+		ring := n.open(Config{TCP: someTCP})
+		want := 0
+		if named {
+			watch(t, ring, n.recv, lo)
+			want = 1
+		} else {
+			watch(t, ring, n.recv)
+		}
+		c := collect(t, ring)
+		n.transmit(lo, ethernet(make([]byte, 6), unix.ETH_P_IP, syn4(11)))
+		n.marker()
+		if got := c.take(); len(got) != want {
+			t.Errorf("named %v: %+v", named, got)
+		}
 	}
 }

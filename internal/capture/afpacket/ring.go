@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -35,11 +36,15 @@ type Config struct {
 	RingBytes int            // memory of all rings together; 0: MaxRingBytes, which is also the most
 }
 
-// Ring captures on a changing set of interfaces.
+// Ring captures on a changing set of interfaces, for a changing set of ports.
+// SetInterfaces and SetPorts may be called from any goroutine, also while the
+// workers run; they wait for each other.
 type Ring struct {
-	tcp, udp config.PortSet
-	workers  []*Worker
-	watched  atomic.Pointer[[]int32] // sorted
+	workers []*Worker
+	watched atomic.Pointer[[]int32] // sorted
+
+	mu   sync.Mutex // one change of the filter at a time; guards spec
+	spec Spec       // that the workers' filters are made from
 }
 
 // Open opens the sockets in the network namespace of the calling thread. It
@@ -59,7 +64,7 @@ func Open(c Config) (*Ring, error) {
 	case blocks < minBlocks:
 		return nil, fmt.Errorf("afpacket: ring of %d bytes, at least %d for %d workers", size, workers*minBlocks*blockSize, workers)
 	}
-	r := &Ring{tcp: c.TCP, udp: c.UDP}
+	r := &Ring{spec: Spec{TCP: slices.Clone(c.TCP), UDP: slices.Clone(c.UDP), IfIndexes: nowhere()}}
 	r.watched.Store(new([]int32))
 	fds := make([]int, 0, workers)
 	for range workers {
@@ -85,20 +90,47 @@ func Open(c Config) (*Ring, error) {
 // of them must run, as each has packets that no other gets.
 func (r *Ring) Workers() []*Worker { return slices.Clone(r.workers) }
 
+// nowhere is for Spec what no interface matches.
+func nowhere() []int32 { return []int32{0} }
+
 // SetInterfaces replaces the set of watched interfaces; an empty one watches
 // nothing. Frames of an interface that left it may still lie in the ring: they
-// are counted as Other, not delivered. Not to be called by two goroutines at
-// once. After an error, call it again: some workers may lack the new interfaces.
+// are counted as Other, not delivered. After an error, call it again: some
+// workers may lack the new interfaces.
 func (r *Ring) SetInterfaces(indexes []int32) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	watched := slices.Clone(indexes)
 	slices.Sort(watched)
 	watched = slices.Compact(watched)
 
-	spec := Spec{TCP: r.tcp, UDP: r.udp, IfIndexes: watched}
+	spec := r.spec
+	spec.IfIndexes = watched
 	if len(watched) == 0 {
-		spec = Spec{IfIndexes: []int32{0}} // which no interface has
+		spec.IfIndexes = nowhere()
 	}
 	r.watched.Store(&watched) // first, so that no new frame counts as Other
+	r.spec = spec
+	return r.attach(spec)
+}
+
+// SetPorts replaces the ports. The kernel swaps a worker's filter between two
+// packets, so none to a port of both sets is lost or seen twice. Frames to ports
+// that left may still lie in the ring and are delivered. With two empty sets
+// nothing is captured. After an error the old ports are captured as before.
+func (r *Ring) SetPorts(tcp, udp config.PortSet) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	spec := Spec{TCP: slices.Clone(tcp), UDP: slices.Clone(udp), IfIndexes: r.spec.IfIndexes}
+	if err := r.attach(spec); err != nil {
+		return errors.Join(err, r.attach(r.spec))
+	}
+	r.spec = spec
+	return nil
+}
+
+// attach gives every worker the filter for spec.
+func (r *Ring) attach(spec Spec) error {
 	for _, w := range r.workers {
 		var err error
 		cerr := w.conn.Control(func(fd uintptr) { err = attachFilter(int(fd), spec) })

@@ -33,8 +33,7 @@ func openSocket(blocks int) (fd int, ring []byte, err error) {
 			unix.Close(fd)
 		}
 	}()
-	drop := []bpf.RawInstruction{{Op: unix.BPF_RET | unix.BPF_K, K: 0}}
-	if err := attach(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, drop); err != nil {
+	if err := attach(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, nothing()); err != nil {
 		return -1, nil, fmt.Errorf("afpacket: attach filter: %w", err)
 	}
 	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VERSION, unix.TPACKET_V3); err != nil {

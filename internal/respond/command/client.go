@@ -9,8 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"portsentry/internal/detect"
-	"portsentry/internal/judge"
+	"portsentry/internal/config"
 	"portsentry/internal/respond"
 )
 
@@ -34,7 +33,9 @@ type Stats struct {
 // Client is the daemon's side: it carries Orders to the helper. It implements
 // respond.Runner.
 type Client struct {
-	conn *net.UnixConn
+	conn    *net.UnixConn
+	modes   config.Modes
+	dialect config.Dialect
 
 	mu      sync.Mutex
 	waiting []*job
@@ -42,6 +43,9 @@ type Client struct {
 	gone    error               // why no more orders are taken
 	stats   Stats
 	wake    chan struct{}
+
+	reloads chan chan error
+	ended   chan struct{} // closed when Run has returned
 }
 
 // job is one order under way.
@@ -51,16 +55,18 @@ type job struct {
 	actions []respond.Action
 }
 
-// NewClient returns a Client that talks to the helper over conn. Orders wait
-// until Run runs.
-func NewClient(conn *net.UnixConn) *Client {
-	return &Client{conn: conn, busy: make(map[netip.Addr]bool), wake: make(chan struct{}, 1)}
+// NewClient returns a Client that talks to the helper over conn; m and d are what
+// $MODE$ tells. Orders wait until Run runs.
+func NewClient(conn *net.UnixConn, m config.Modes, d config.Dialect) *Client {
+	return &Client{conn: conn, modes: m, dialect: d, busy: make(map[netip.Addr]bool),
+		wake: make(chan struct{}, 1), reloads: make(chan chan error), ended: make(chan struct{})}
 }
 
 // Submit takes an order, or reports false when 1,024 are waiting, the helper is
-// gone, or the order asks for nothing. It never blocks. done is called from Run's goroutine and holds up
-// the other orders while it runs. Orders about one host are carried out one
-// after the other, in the order in which they came; others four at a time.
+// gone, or the order asks for nothing. It never blocks. done is called from
+// Run's goroutine and holds up the other orders while it runs. Orders about one
+// host are carried out one after the other, in the order in which they came;
+// others four at a time.
 func (c *Client) Submit(o respond.Order, done func([]respond.Action)) bool {
 	o.Host = o.Host.Unmap().WithZone("")
 	o.Steps = slices.Clone(o.Steps)
@@ -77,6 +83,33 @@ func (c *Client) Submit(o respond.Order, done func([]respond.Action)) bool {
 	default:
 	}
 	return true
+}
+
+// SetModes changes what $MODE$ tells, for orders that begin from now on.
+func (c *Client) SetModes(m config.Modes) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.modes = m
+}
+
+// Reload lets the helper read its configuration again. What it begins from then
+// on is as the new one says; with an error the old one stays. Run must be
+// running.
+func (c *Client) Reload(ctx context.Context) error {
+	answer := make(chan error, 1)
+	select {
+	case c.reloads <- answer:
+	case <-c.ended:
+		return c.gone
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case err := <-answer:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // Busy reports that as many orders are under way as are carried out at once, or
@@ -107,7 +140,15 @@ func (c *Client) Run(ctx context.Context) error {
 	defer close(ended)
 	go c.read(replies, broken, ended)
 
-	underway := make(map[uint64]*job) // by the id of the step's request
+	defer close(c.ended)
+
+	underway := make(map[uint64]*job)    // by the id of the step's request
+	asked := make(map[uint64]chan error) // reloads, likewise
+	defer func() {
+		for _, answer := range asked {
+			answer <- c.gone
+		}
+	}()
 	var lastID uint64
 	next := func(j *job) error {
 		lastID++
@@ -130,47 +171,33 @@ func (c *Client) Run(ctx context.Context) error {
 				return nil
 			case err = <-broken:
 			case <-c.wake:
+			case answer := <-c.reloads:
+				lastID++
+				asked[lastID] = answer
+				err = c.sendReload(lastID)
 			case r := <-replies:
-				j := underway[r.id]
-				if j == nil {
+				switch j, answer := underway[r.id], asked[r.id]; {
+				case answer != nil:
+					delete(asked, r.id)
+					answer <- reloaded(&r)
+				case j != nil:
+					delete(underway, r.id)
+					c.book(j, &r)
+					if len(j.actions) < len(j.order.Steps) {
+						err = next(j)
+					} else {
+						c.release(j)
+					}
+				default:
 					err = fmt.Errorf("%w: reply to nothing that was asked", errRecord)
-					break
 				}
-				delete(underway, r.id)
-				c.book(j, &r)
-				if len(j.actions) < len(j.order.Steps) {
-					err = next(j)
-				} else {
-					c.release(j)
-				}
-				c.expectBy(len(underway))
+				c.expectBy(len(underway) + len(asked))
 			}
 		}
 		if err != nil {
 			err = fmt.Errorf("%w (%w)", ErrHelperGone, err)
 			c.giveUp(underway, err)
 			return err
-		}
-	}
-}
-
-// read hands on replies until the socket breaks.
-func (c *Client) read(replies chan<- reply, broken chan<- error, ended <-chan struct{}) {
-	b := make([]byte, replySize+1)
-	for {
-		n, err := c.conn.Read(b)
-		var r reply
-		if err == nil {
-			r, err = decodeReply(b[:n])
-		}
-		if err != nil {
-			broken <- err
-			return
-		}
-		select {
-		case replies <- r:
-		case <-ended:
-			return
 		}
 	}
 }
@@ -187,48 +214,6 @@ func (c *Client) take() *job {
 		}
 	}
 	return nil
-}
-
-// send asks the helper for the next step of j.
-func (c *Client) send(id uint64, j *job) error {
-	o := &j.order
-	r := request{
-		id: id, step: o.Steps[len(j.actions)], host: o.Host, port: o.Port, flags: o.Flags, count: o.Count,
-		proto: o.Proto, mode: modeStealth, kind: detect.Kind(o.Kind), evidence: judge.Evidence(o.Evidence),
-	}
-	b := r.encode()
-	c.expectBy(1)
-	c.conn.SetWriteDeadline(time.Now().Add(answerLimit))
-	_, err := c.conn.Write(b[:])
-	return err
-}
-
-// expectBy sets the time by which the helper has to be heard of.
-func (c *Client) expectBy(steps int) {
-	var by time.Time
-	if steps > 0 {
-		by = time.Now().Add(answerLimit)
-	}
-	c.conn.SetReadDeadline(by)
-}
-
-// book adds to j what came of its step.
-func (c *Client) book(j *job, r *reply) {
-	a := respond.Action{
-		Step: j.order.Steps[len(j.actions)], Host: j.order.Host,
-		Text: r.text, Skipped: r.status == Skipped, Took: r.took,
-	}
-	c.mu.Lock()
-	if r.status != OK && r.status != Skipped {
-		a.Err = &Error{Status: r.status, Code: int(r.code), Detail: r.detail}
-		c.stats.Failed++
-	}
-	if r.status == TimedOut {
-		c.stats.TimedOut++
-	}
-	c.stats.Malformed = uint64(r.refused)
-	c.mu.Unlock()
-	j.actions = append(j.actions, a)
 }
 
 // release ends j: its host is free for the next order.

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"portsentry/internal/config"
 	"portsentry/internal/respond"
 )
 
@@ -45,7 +46,7 @@ func TestOutcomes(t *testing.T) {
 					s.timeLimit, s.killAfter = 200*time.Millisecond, 100*time.Millisecond
 				}
 			})
-			c := client(t, conn)
+			c := client(t, conn, stealth, config.Dialect2x)
 			a := do(t, c, order(host, respond.StepRoute))
 			if len(a) != 1 || a[0].Step != respond.StepRoute || a[0].Host != host || a[0].Skipped || a[0].Took <= 0 ||
 				a[0].Text != strings.ReplaceAll(tt.command, "$TARGET$", host.String()) {
@@ -71,7 +72,7 @@ func TestOutcomes(t *testing.T) {
 
 func TestStepsOfAnOrder(t *testing.T) {
 	deny := new(fakeDeny)
-	c := client(t, serve(t, Templates{Route: "iptables $TARGET$", HostsDeny: "ALL: $TARGET$", RunCmd: "exit 1"}, deny, nil))
+	c := client(t, serve(t, Templates{Route: "iptables $TARGET$", HostsDeny: "ALL: $TARGET$", RunCmd: "exit 1"}, deny, nil), stealth, config.Dialect2x)
 	v6 := netip.MustParseAddr("fd77::2")
 
 	// In the caller's order; a failed step does not keep the next from being taken.
@@ -134,7 +135,7 @@ func TestMalformedRecords(t *testing.T) {
 // TestAtOnce: four steps at a time, one of each host, in the order of submission.
 func TestAtOnce(t *testing.T) {
 	deny := &fakeDeny{pause: 5 * time.Millisecond}
-	c := client(t, serve(t, Templates{HostsDeny: "ALL: $TARGET$"}, deny, nil))
+	c := client(t, serve(t, Templates{HostsDeny: "ALL: $TARGET$"}, deny, nil), stealth, config.Dialect2x)
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	turns := make(map[netip.Addr][]int)
@@ -174,7 +175,7 @@ func TestAtOnce(t *testing.T) {
 func TestSlowCommandAndDeadHelper(t *testing.T) {
 	started := filepath.Join(t.TempDir(), "started")
 	h := realHelper(t, Templates{RunCmd: "echo $$ $PPID >> " + started + "; exec sleep 600"})
-	c := NewClient(h.Conn())
+	c := NewClient(h.Conn(), stealth, config.Dialect2x)
 	ran := make(chan error, 1)
 	go func() { ran <- c.Run(t.Context()) }()
 
@@ -247,7 +248,7 @@ func TestTimeLimitEndsTheGroup(t *testing.T) {
 	pidFile := filepath.Join(t.TempDir(), "pid")
 	c := client(t, serve(t, Templates{RunCmd: "(trap '' TERM; exec sleep 600) & echo $! > " + pidFile + "; wait"}, nil, func(s *server) {
 		s.timeLimit, s.killAfter = 300*time.Millisecond, 50*time.Millisecond
-	}))
+	}), stealth, config.Dialect2x)
 	do(t, c, order(host, respond.StepCommand))
 	pid, err := strconv.Atoi(strings.TrimSpace(read(t, pidFile)))
 	if err != nil {
@@ -265,7 +266,7 @@ func ended(pid int) bool {
 // TestBackground: what a command leaves behind goes on, and may go on talking.
 func TestBackground(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "out")
-	c := client(t, serve(t, Templates{RunCmd: "(sleep 0.4; echo a word >&2; echo done > " + out + ") &"}, nil, nil))
+	c := client(t, serve(t, Templates{RunCmd: "(sleep 0.4; echo a word >&2; echo done > " + out + ") &"}, nil, nil), stealth, config.Dialect2x)
 	if a := do(t, c, order(host, respond.StepCommand)); a[0].Err != nil || a[0].Took > 10*time.Second {
 		t.Errorf("%+v", a)
 	}
@@ -279,11 +280,14 @@ func TestBackground(t *testing.T) {
 func TestStop(t *testing.T) {
 	pidFile := filepath.Join(t.TempDir(), "pid")
 	ours, theirs := pair(t)
-	s := newServer(theirs, Templates{RunCmd: "echo $$ >> " + pidFile + "; exec sleep 600"}, nil)
+	s := newServer(theirs, fixed(Templates{RunCmd: "echo $$ >> " + pidFile + "; exec sleep 600"}), nil)
+	if err := s.reload(); err != nil {
+		t.Fatal(err)
+	}
 	s.stopGrace, s.killAfter = 50*time.Millisecond, 50*time.Millisecond
 	served := make(chan error, 1)
 	go func() { served <- s.serve(context.Background()) }()
-	c := NewClient(ours)
+	c := NewClient(ours, stealth, config.Dialect2x)
 	ctx, cancel := context.WithCancel(context.Background())
 	ran := make(chan error, 1)
 	go func() { ran <- c.Run(ctx) }()
@@ -332,13 +336,13 @@ func TestServeContext(t *testing.T) {
 	defer theirs.Close()
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := Serve(ctx, theirs, Templates{}, nil); err != nil {
+	if err := Serve(ctx, theirs, fixed(Templates{}), nil); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestStartsPerSecond(t *testing.T) {
-	s := newServer(nil, Templates{}, nil)
+	s := newServer(nil, nil, nil)
 	now := time.Unix(1000, 0)
 	for i := range 3 * perSecond {
 		if wait := s.reserve(now); wait > 0 {
@@ -360,13 +364,16 @@ func TestStartsPerSecond(t *testing.T) {
 func TestAnswerLeftUnread(t *testing.T) {
 	ours, theirs := pair(t)
 	defer theirs.Close()
-	s := newServer(theirs, Templates{}, nil)
+	s := newServer(theirs, fixed(Templates{}), nil)
+	if err := s.reload(); err != nil {
+		t.Fatal(err)
+	}
 	served := make(chan error, 1)
 	go func() { served <- s.serve(context.Background()) }()
 	if _, err := ours.Write([]byte("no record")); err != nil {
 		t.Fatal(err)
 	}
-	o := request{id: 1, step: respond.StepCommand, host: netip.MustParseAddr("203.0.113.9"), proto: 6, kind: 1}
+	o := request{id: 1, step: respond.StepCommand, host: netip.MustParseAddr("203.0.113.9"), proto: 6, mode: config.Stealth, kind: 1}
 	b := o.encode()
 	if _, err := ours.Write(b[:]); err != nil {
 		t.Fatal(err)

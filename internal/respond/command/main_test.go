@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"portsentry/internal/config"
 	"portsentry/internal/proc"
 	"portsentry/internal/respond"
 )
@@ -31,7 +32,7 @@ func TestMain(m *testing.M) {
 	err := json.Unmarshal([]byte(templates), &t)
 	conn, cerr := proc.HelperConn()
 	if err = errors.Join(err, cerr); err == nil {
-		err = Serve(context.Background(), conn, t, nil)
+		err = Serve(context.Background(), conn, fixed(t), nil)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -64,15 +65,23 @@ func pair(t *testing.T) (ours, theirs *net.UnixConn) {
 	return conns[0], conns[1]
 }
 
+// fixed is a configuration that never changes.
+func fixed(t Templates) func() (Templates, error) {
+	return func() (Templates, error) { return t, nil }
+}
+
 // serve runs a server in this process until the test ends.
 func serve(t *testing.T, templates Templates, deny HostsDeny, tweak func(*server)) *net.UnixConn {
 	t.Helper()
 	ours, theirs := pair(t)
-	s := newServer(theirs, templates, deny)
+	s := newServer(theirs, fixed(templates), deny)
 	if tweak != nil {
 		tweak(s)
 	}
 	served := make(chan error)
+	if err := s.reload(); err != nil {
+		t.Fatal(err)
+	}
 	go func() { served <- s.serve(context.Background()) }()
 	t.Cleanup(func() {
 		ours.Close()
@@ -84,10 +93,13 @@ func serve(t *testing.T, templates Templates, deny HostsDeny, tweak func(*server
 	return ours
 }
 
+// stealth is how both protocols are watched where it does not matter.
+var stealth = config.Modes{TCP: config.Stealth, UDP: config.Stealth}
+
 // client runs a Client until the test ends.
-func client(t *testing.T, conn *net.UnixConn) *Client {
+func client(t *testing.T, conn *net.UnixConn, m config.Modes, d config.Dialect) *Client {
 	t.Helper()
-	c := NewClient(conn)
+	c := NewClient(conn, m, d)
 	ctx, cancel := context.WithCancel(context.Background())
 	ran := make(chan error, 1)
 	go func() { ran <- c.Run(ctx) }()
@@ -239,13 +251,13 @@ func TestCommandSeesNothing(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "out")
 	h := realHelper(t, Templates{RunCmd: "exec > " + out + "; env | sort; pwd; ls /proc/$$/fd | tr '\\n' ' '; echo; " +
 		"readlink /proc/$$/fd/0; cut -d' ' -f6 /proc/$$/stat; echo $$; grep SigIgn /proc/$$/status"})
-	c := client(t, h.Conn())
+	c := client(t, h.Conn(), stealth, config.Dialect2x)
 	a := do(t, c, order(host, respond.StepCommand))
 	if a[0].Err != nil {
 		t.Fatal(a[0].Err)
 	}
 	lines := strings.Split(read(t, out), "\n")
-	env := (&request{host: host, port: 23, flags: 2, count: 1, proto: 6, kind: 1, evidence: 1}).environ()
+	env := (&request{host: host, port: 23, flags: 2, count: 1, proto: 6, mode: config.Stealth, kind: 1, evidence: 1}).environ()
 	for _, l := range lines {
 		name, _, isVar := strings.Cut(l, "=")
 		// The shell sets PWD and its like itself.

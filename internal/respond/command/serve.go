@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -40,13 +41,21 @@ type HostsDeny interface {
 // the helper process. At most four steps run at once; the steps of one host
 // come one at a time, which is the Client's doing. A record that is malformed
 // is refused, counted, and the count sent with every reply.
-func Serve(ctx context.Context, conn *net.UnixConn, t Templates, deny HostsDeny) error {
-	return newServer(conn, t, deny).serve(ctx)
+//
+// load reads the configuration, now and whenever the daemon says so. A failure
+// now is Serve's own; later, the templates stay as they were.
+func Serve(ctx context.Context, conn *net.UnixConn, load func() (Templates, error), deny HostsDeny) error {
+	s := newServer(conn, load, deny)
+	if err := s.reload(); err != nil {
+		return err
+	}
+	return s.serve(ctx)
 }
 
 type server struct {
 	conn      *net.UnixConn
-	templates Templates
+	load      func() (Templates, error)
+	templates atomic.Pointer[Templates]
 	deny      HostsDeny
 
 	timeLimit, killAfter, stopGrace time.Duration
@@ -61,9 +70,9 @@ type server struct {
 	started     int
 }
 
-func newServer(conn *net.UnixConn, t Templates, deny HostsDeny) *server {
+func newServer(conn *net.UnixConn, load func() (Templates, error), deny HostsDeny) *server {
 	return &server{
-		conn: conn, templates: t, deny: deny,
+		conn: conn, load: load, deny: deny,
 		timeLimit: timeLimit, killAfter: killAfter, stopGrace: stopGrace,
 		slots:    make(chan struct{}, atOnce),
 		linger:   make(chan struct{}, maxLinger),
@@ -88,6 +97,10 @@ func (s *server) serve(ctx context.Context) error {
 		case err != nil:
 			return fmt.Errorf("helper socket: %w", err)
 		}
+		if n == reloadSize {
+			s.answerReload(binary.BigEndian.Uint64(record))
+			continue
+		}
 		req, err := decodeRequest(record[:n])
 		if err != nil {
 			s.refused.Add(1)
@@ -105,6 +118,23 @@ func (s *server) serve(ctx context.Context) error {
 	}
 }
 
+// reload reads the templates again. Steps under way keep those they began with.
+func (s *server) reload() error {
+	t, err := s.load()
+	if err == nil {
+		s.templates.Store(&t)
+	}
+	return err
+}
+
+func (s *server) answerReload(id uint64) {
+	a := reply{id: id}
+	if err := s.reload(); err != nil {
+		a.status, a.detail = NotRun, err.Error()
+	}
+	s.answer(a)
+}
+
 // answer sends a. When it cannot, the daemon is gone, and Read says so too.
 func (s *server) answer(a reply) {
 	a.refused = s.refused.Load()
@@ -114,7 +144,7 @@ func (s *server) answer(a reply) {
 
 // do carries out one step.
 func (s *server) do(req *request) reply {
-	template, why := s.templates.pick(req.step, req.host.Is6())
+	template, why := s.templates.Load().pick(req.step, req.host.Is6())
 	if template == "" {
 		return reply{status: Skipped, text: why}
 	}

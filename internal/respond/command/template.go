@@ -116,7 +116,7 @@ func (r *request) tokens() [][2]string {
 	return [][2]string{
 		{"TARGET", r.host.String()},
 		{"PORT", strconv.Itoa(int(r.port))},
-		{"MODE", "stealth"},
+		{"MODE", r.mode.Word(r.dialect, r.proto == decode.ProtoUDP)},
 		{"PROTO", proto},
 		{"DIRECTION", "none"}, // vertical and horizontal are not told apart yet
 		{"KIND", r.kind.String()},

@@ -6,6 +6,7 @@ import (
 
 	"portsentry/internal/config"
 	"portsentry/internal/decode"
+	"portsentry/internal/detect"
 	"portsentry/internal/judge"
 	"portsentry/internal/respond"
 )
@@ -32,6 +33,36 @@ func TestExpand(t *testing.T) {
 		"PORTSENTRY_DIRECTION=none PORTSENTRY_KIND=none PORTSENTRY_COUNT=3 PORTSENTRY_EVIDENCE=verified PORTSENTRY_FAMILY=6"
 	if got := strings.Join(r.environ(), " "); got != want {
 		t.Errorf("environment %q", got)
+	}
+}
+
+// TestModeWords: $MODE$ is the word of the dialect in use, for the protocol that
+// was hit.
+func TestModeWords(t *testing.T) {
+	for _, tt := range []struct {
+		modes   config.Modes
+		dialect config.Dialect
+		proto   uint8
+		want    string
+	}{
+		{config.Modes{TCP: config.Connect, UDP: config.Stealth}, config.Dialect2x, decode.ProtoTCP, "connect"},
+		{config.Modes{TCP: config.Connect, UDP: config.Stealth}, config.Dialect2x, decode.ProtoUDP, "stealth"},
+		{config.Modes{TCP: config.Advanced, UDP: config.Stealth}, config.Dialect2x, decode.ProtoTCP, "advanced"},
+		{config.Modes{TCP: config.Connect, UDP: config.Connect}, config.Dialect1x, decode.ProtoTCP, "tcp"},
+		{config.Modes{TCP: config.Connect, UDP: config.Connect}, config.Dialect1x, decode.ProtoUDP, "udp"},
+		{config.Modes{TCP: config.Stealth, UDP: config.Stealth}, config.Dialect1x, decode.ProtoTCP, "stcp"},
+		{config.Modes{TCP: config.Stealth, UDP: config.Stealth}, config.Dialect1x, decode.ProtoUDP, "sudp"},
+		{config.Modes{TCP: config.Advanced, UDP: config.Advanced}, config.Dialect1x, decode.ProtoTCP, "atcp"},
+		{config.Modes{TCP: config.Advanced, UDP: config.Advanced}, config.Dialect1x, decode.ProtoUDP, "audp"},
+		{config.Modes{TCP: config.Advanced, UDP: config.Advanced}, config.Dialect1x, 0, "none"},
+	} {
+		c := client(t, serve(t, Templates{RunCmd: ": $MODE$ $KIND$; test $MODE$ = \"$PORTSENTRY_MODE\""}, nil, nil), tt.modes, tt.dialect)
+		o := order(host, respond.StepCommand)
+		o.Proto, o.Kind = tt.proto, uint8(detect.KindConnect)
+		a := do(t, c, o)
+		if want := ": " + tt.want + " connect; test " + tt.want + " = \"$PORTSENTRY_MODE\""; a[0].Err != nil || a[0].Text != want {
+			t.Errorf("%v, dialect %d, protocol %d: %s, %v", tt.modes, tt.dialect, tt.proto, a[0].Text, a[0].Err)
+		}
 	}
 }
 

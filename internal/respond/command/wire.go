@@ -13,16 +13,12 @@ import (
 	"net/netip"
 	"time"
 
+	"portsentry/internal/config"
 	"portsentry/internal/decode"
 	"portsentry/internal/detect"
 	"portsentry/internal/judge"
 	"portsentry/internal/respond"
 )
-
-// mode is $MODE$, in the words of PortSentry 2.x.
-type mode uint8
-
-const modeStealth mode = 1
 
 // request asks the helper for one step about one host.
 //
@@ -37,9 +33,10 @@ const modeStealth mode = 1
 //	28 flags     2  TCP flags
 //	30 count     4
 //	34 protocol  1  IANA; 0 when no longer known (undoing)
-//	35 mode      1
-//	36 kind      1  detect.Kind
-//	37 evidence  1  judge.Evidence
+//	35 mode      1  config.Mode, that of the protocol
+//	36 dialect   1  config.Dialect, whose word for the mode is meant
+//	37 kind      1  detect.Kind
+//	38 evidence  1  judge.Evidence
 type request struct {
 	id       uint64
 	step     respond.Step
@@ -48,12 +45,13 @@ type request struct {
 	flags    uint16
 	count    uint32
 	proto    uint8
-	mode     mode
+	mode     config.Mode
+	dialect  config.Dialect
 	kind     detect.Kind
 	evidence judge.Evidence
 }
 
-const requestSize = 38
+const requestSize = 39
 
 func (r *request) encode() (b [requestSize]byte) {
 	binary.BigEndian.PutUint64(b[0:], r.id)
@@ -67,7 +65,16 @@ func (r *request) encode() (b [requestSize]byte) {
 	binary.BigEndian.PutUint16(b[26:], r.port)
 	binary.BigEndian.PutUint16(b[28:], r.flags)
 	binary.BigEndian.PutUint32(b[30:], r.count)
-	b[34], b[35], b[36], b[37] = r.proto, byte(r.mode), byte(r.kind), byte(r.evidence)
+	b[34], b[35], b[36], b[37], b[38] = r.proto, byte(r.mode), byte(r.dialect), byte(r.kind), byte(r.evidence)
+	return b
+}
+
+// reloadSize is the size of a record that has an id and nothing else: it asks the
+// helper to read its configuration again.
+const reloadSize = 8
+
+func encodeReload(id uint64) (b [reloadSize]byte) {
+	binary.BigEndian.PutUint64(b[:], id)
 	return b
 }
 
@@ -85,7 +92,8 @@ func decodeRequest(b []byte) (r request, err error) {
 	r.port = binary.BigEndian.Uint16(b[26:])
 	r.flags = binary.BigEndian.Uint16(b[28:])
 	r.count = binary.BigEndian.Uint32(b[30:])
-	r.proto, r.mode, r.kind, r.evidence = b[34], mode(b[35]), detect.Kind(b[36]), judge.Evidence(b[37])
+	r.proto, r.mode, r.dialect = b[34], config.Mode(b[35]), config.Dialect(b[36])
+	r.kind, r.evidence = detect.Kind(b[37]), judge.Evidence(b[38])
 	switch addr := [16]byte(b[10:26]); b[9] {
 	case 4:
 		r.host = netip.AddrFrom4([4]byte(addr[:4]))
@@ -114,9 +122,11 @@ func (r *request) check() error {
 		bad = "flags"
 	case r.proto != 0 && r.proto != decode.ProtoTCP && r.proto != decode.ProtoUDP:
 		bad = "protocol"
-	case r.mode != modeStealth:
+	case r.mode > config.Advanced, r.proto == 0 && r.mode != config.Unwatched:
 		bad = "mode"
-	case r.kind > detect.KindUDP:
+	case r.dialect > config.Dialect1x:
+		bad = "dialect"
+	case r.kind > detect.KindConnect:
 		bad = "kind"
 	case r.evidence > judge.E3:
 		bad = "evidence"

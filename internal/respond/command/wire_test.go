@@ -8,6 +8,7 @@ import (
 	"time"
 	"unicode"
 
+	"portsentry/internal/config"
 	"portsentry/internal/decode"
 	"portsentry/internal/detect"
 	"portsentry/internal/judge"
@@ -17,7 +18,7 @@ import (
 func ask(step respond.Step, host string) *request {
 	return &request{
 		id: 7, step: step, host: netip.MustParseAddr(host), port: 23, flags: decode.SYN, count: 3,
-		proto: decode.ProtoTCP, mode: modeStealth, kind: detect.KindSYN, evidence: judge.E1,
+		proto: decode.ProtoTCP, mode: config.Stealth, kind: detect.KindSYN, evidence: judge.E1,
 	}
 }
 
@@ -49,9 +50,11 @@ func TestRequestIsChecked(t *testing.T) {
 		"mapped":                mapped[:],
 		"flag beyond the ninth": set(28, 2),
 		"protocol 132":          set(34, 132),
-		"mode 0":                set(35, 0),
-		"kind beyond the last":  set(36, byte(detect.KindUDP)+1),
-		"evidence beyond E3":    set(37, byte(judge.E3)+1),
+		"mode of no protocol":   set(34, 0),
+		"mode beyond the last":  set(35, byte(config.Advanced)+1),
+		"third dialect":         set(36, byte(config.Dialect1x)+1),
+		"kind beyond the last":  set(37, byte(detect.KindConnect)+1),
+		"evidence beyond E3":    set(38, byte(judge.E3)+1),
 	} {
 		if r, err := decodeRequest(b); !errors.Is(err, errRecord) {
 			t.Errorf("%s: %+v, %v", name, r, err)
@@ -64,6 +67,9 @@ func TestRequestIsChecked(t *testing.T) {
 func FuzzRequest(f *testing.F) {
 	for _, r := range []*request{ask(respond.StepRoute, "10.77.0.2"), ask(respond.StepHostsDenyUndo, "fd77::2")} {
 		b := r.encode()
+		f.Add(b[:])
+		r.mode, r.dialect, r.kind = config.Advanced, config.Dialect1x, detect.KindConnect
+		b = r.encode()
 		f.Add(b[:])
 	}
 	const template = "$TARGET$ $PORT$ $MODE$ $PROTO$ $DIRECTION$ $KIND$ $COUNT$ $EVIDENCE$ $FAMILY$"

@@ -6,6 +6,7 @@ import (
 	"os"
 	"regexp"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -29,6 +30,8 @@ func TestRulesetAsListed(t *testing.T) {
 		{"ban", func(*Options) {}},
 		{"command", func(o *Options) { o.BlockTCP, o.BlockUDP = config.BlockCommand, config.BlockCommand }},
 		{"verified", func(o *Options) { o.LimitedOnly = true; o.BlockUDP = config.BlockNone }},
+		{"served", func(o *Options) { o.TrapServed = true }},
+		{"connect", func(o *Options) { o.OwnTraps = true; o.TrapsTCP = nil; o.Provisional = 3 * time.Second }},
 		{"trigger", func(o *Options) { o.KernelTraps = false }},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

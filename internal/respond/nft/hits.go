@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -121,14 +122,34 @@ func (l *hitLog) configure(attr uint16, data []byte) error {
 	return err
 }
 
-// Run calls fn for each hit until ctx ends or the table is closed, from this
-// goroutine and without allocating. fn decides whether to confirm (Ban) or to
-// take back (Revoke); it should hand the work on, because hits wait meanwhile
-// in a bounded buffer. Where the kernel has no trap rules there are none.
+// Run calls fn for each hit and watches over the table (see Lost) until ctx
+// ends or the table is closed. It is started once, whether there are trap rules
+// yet or not: a Reconfigure that brings the first ones is noticed.
+//
+// fn is called from one goroutine and without allocating. It decides whether to
+// confirm (Ban) or to take back (Revoke); it should hand the work on, because
+// hits wait meanwhile in a bounded buffer.
 func (t *Table) Run(ctx context.Context, fn func(Hit)) error {
-	if t.log == nil {
-		<-ctx.Done()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var watched error
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		defer cancel()
+		watched = t.watch(ctx)
+	})
+	err := t.hear(ctx, fn)
+	cancel()
+	wg.Wait()
+	return errors.Join(err, watched)
+}
+
+// hear waits for the first trap rules and then for their hits.
+func (t *Table) hear(ctx context.Context, fn func(Hit)) error {
+	select {
+	case <-ctx.Done():
 		return nil
+	case <-t.hearing:
 	}
 	l := t.log
 	raw, err := l.conn.SyscallConn()

@@ -72,7 +72,7 @@ func FuzzMessages(f *testing.F) {
 // Elements of a set: no panic, and what is read has a key.
 func FuzzElements(f *testing.F) {
 	f.Add(attribute(unix.NFTA_SET_ELEM_LIST_ELEMENTS, attribute(1, attribute(unix.NFTA_SET_ELEM_KEY, attribute(1, []byte{1, 2, 3, 4})))))
-	lay := newLayout(4, 1)
+	lay := newLayout(4)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		_, _ = elements(b, func(e element) {
 			if len(e.key) == 0 {

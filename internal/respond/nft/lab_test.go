@@ -353,8 +353,8 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// elementsOf gives the addresses in the table's set.
-func (l *lab) elementsOf(set string) []string {
+// addresses gives those in the table's set.
+func (l *lab) addresses(set string) []string {
 	l.t.Helper()
 	var keys []string
 	l.in(l.host, func() error {

@@ -1,7 +1,9 @@
 package nft
 
 import (
-	"time"
+	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -29,7 +31,8 @@ const (
 )
 
 // layout is the table with its sets. The names of the sets that hold bans are
-// an interface with later versions: rebuild carries their elements over.
+// an interface with later versions: rebuild carries their elements over. Those
+// of interval sets end in a number, see intervals.
 type layout struct {
 	table *nftables.Table
 	v4    family
@@ -37,6 +40,8 @@ type layout struct {
 	net6  family // /64s of IPv6: bans only
 
 	trapsTCP, trapsFIN, trapsUDP *nftables.Set
+
+	turn int // number of the interval sets
 }
 
 // family holds the sets of one kind of source. Only user space writes the
@@ -55,10 +60,47 @@ type family struct {
 	addrType, addrProtType nftables.SetDatatype
 }
 
+// numbered is a set whose name ends in a number.
+type numbered struct {
+	name string // without the number
+	set  *nftables.Set
+}
+
+// intervals are the interval sets. What is in such a set is never changed:
+// kernels differ in the moment from which new elements of one are found, and
+// some lose old ones for a moment meanwhile. So each change makes new sets, under
+// the next number and in a transaction before that of the rules that name them.
+func (l *layout) intervals() []numbered {
+	return []numbered{{"spare4", l.v4.spare}, {"spare6", l.v6.spare},
+		{"traps_tcp", l.trapsTCP}, {"traps_tcp_fin", l.trapsFIN}, {"traps_udp", l.trapsUDP}}
+}
+
+// number names the interval sets.
+func (l *layout) number(n int) {
+	l.turn = n
+	for _, i := range l.intervals() {
+		i.set.Name = fmt.Sprintf("%s_%d", i.name, n)
+	}
+}
+
+// nextNumber is one that none of the sets has.
+func (l *layout) nextNumber(there []*nftables.Set) int {
+	next := 1
+	for _, i := range l.intervals() {
+		for _, s := range there {
+			digits, ok := strings.CutPrefix(s.Name, i.name+"_")
+			if n, err := strconv.Atoi(digits); ok && err == nil {
+				next = max(next, n+1)
+			}
+		}
+	}
+	return next
+}
+
 // families gives the three in the order in which rules ask for them.
 func (l *layout) families() []*family { return []*family{&l.v4, &l.v6, &l.net6} }
 
-func newLayout(dynamicSize uint32, provisional time.Duration) *layout {
+func newLayout(dynamicSize uint32) *layout {
 	l := &layout{table: &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}}
 	l.v4 = family{source: sourceV4(), protoReg: unix.NFT_REG32_01, addrType: nftables.TypeIPAddr}
 	l.v6 = family{source: sourceV6(), protoReg: unix.NFT_REG_2, addrType: nftables.TypeIP6Addr}
@@ -80,8 +122,10 @@ func newLayout(dynamicSize uint32, provisional time.Duration) *layout {
 		f.spare = l.set(nftables.Set{Name: "spare" + suffix, KeyType: f.addrType, Interval: true, Comment: "never acted on"})
 		f.peers = l.set(nftables.Set{Name: "peers" + suffix, KeyType: f.addrType, HasTimeout: true, Size: peerSize, Comment: "connected: limited at most"})
 		hit := func(name string, key nftables.SetDatatype, comment string) *nftables.Set {
+			// How long an element lasts is the rule's to say, so that a change of it
+			// leaves the set alone.
 			return l.set(nftables.Set{Name: name + suffix, KeyType: key, Dynamic: true, HasTimeout: true,
-				Timeout: provisional, Size: dynamicSize, Comment: comment})
+				Size: dynamicSize, Comment: comment})
 		}
 		f.hit = hit("hit", f.addrType, "provisional soft")
 		f.hitlim = hit("hitlim", f.addrType, "provisional lim")

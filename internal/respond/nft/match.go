@@ -1,10 +1,14 @@
 package nft
 
 import (
+	"time"
+
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"portsentry/internal/host"
 )
 
 // Matches and statements as nft itself would compile them, so that `nft list`
@@ -76,9 +80,11 @@ func (f *family) protocol() match {
 	return match{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: f.protoReg}}
 }
 
-// add puts register 1 into a dynamic set. A set that is full ends the rule.
-func add(s *nftables.Set) match {
-	return match{&expr.Dynset{SrcRegKey: unix.NFT_REG_1, SetName: s.Name, SetID: s.ID, Operation: unix.NFT_DYNSET_OP_ADD}}
+// add puts register 1 into a dynamic set for so long. A set that is full ends
+// the rule.
+func add(s *nftables.Set, length time.Duration) match {
+	return match{&expr.Dynset{SrcRegKey: unix.NFT_REG_1, SetName: s.Name, SetID: s.ID,
+		Operation: unix.NFT_DYNSET_OP_ADD, Timeout: length}}
 }
 
 func ctState(bits uint32) match {
@@ -123,6 +129,16 @@ func notForUs() match {
 	return match{
 		&expr.Fib{Register: unix.NFT_REG_1, FlagDADDR: true, ResultADDRTYPE: true},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: unix.NFT_REG_1, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)},
+	}
+}
+
+// trapSocket matches packets for a trap socket of ours. It breaks on TIME_WAIT
+// and on connections whose handshake is not done: then the packet is for some
+// connection and the question does not arise.
+func trapSocket() match {
+	return match{
+		&expr.Socket{Key: expr.SocketKeyMark, Register: unix.NFT_REG_1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: binaryutil.NativeEndian.PutUint32(host.TrapMark)},
 	}
 }
 

@@ -2,35 +2,99 @@ package nft
 
 import (
 	"errors"
+	"maps"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 )
 
-// rebuild makes the table what the options say, in one transaction that the
-// kernel refuses (ERESTART) if another program changed the ruleset since we
-// looked, as container run-times and firewalld do.
-func (t *Table) rebuild() error {
-	var err error
-	for range 10 {
-		if err = t.tryRebuild(); !errors.Is(err, unix.ERESTART) {
-			return err
-		}
-	}
-	return err
+// wish is what a rebuild is to do besides what the options say.
+type wish struct {
+	fresh bool // counters begin at zero
+	// bans are all confirmed bans there are to be; nil: those that are there
+	bans map[*nftables.Set][]nftables.SetElement
 }
 
-func (t *Table) tryRebuild() error {
+// rebuild makes the table what the options say, in one transaction that the
+// kernel refuses (ERESTART) if another program changed the ruleset since we
+// looked, as container run-times and firewalld do. The interval sets come
+// before, when no rule names them yet.
+func (t *Table) rebuild(w wish) error {
+	before := t.lay.turn
+	undo, err := t.prepare()
+	if err != nil {
+		t.discard()
+		t.lay.number(before)
+		return err
+	}
+	for range 10 {
+		if err = t.tryRebuild(w); err == nil {
+			t.ours = t.news.look()
+			return nil
+		}
+		t.discard()
+		if !errors.Is(err, unix.ERESTART) {
+			break
+		}
+	}
+	undo()
+	t.lay.number(before)
+	return errors.Join(err, t.conn.Flush())
+}
+
+// prepare makes the interval sets anew. undo queues their removal.
+func (t *Table) prepare() (undo func(), err error) {
+	_, _, sets, err := t.find()
+	if err != nil {
+		return nil, err
+	}
+	spare4, spare6, err := spareElements(t.opt.Spare)
+	if err != nil {
+		return nil, err
+	}
+	odd := less(t.opt.TrapsTCP, t.opt.EphemeralFirst, t.opt.EphemeralLast)
+	elements := map[*nftables.Set][]nftables.SetElement{
+		t.lay.v4.spare: spare4, t.lay.v6.spare: spare6,
+		t.lay.trapsTCP: portElements(t.opt.TrapsTCP), t.lay.trapsFIN: portElements(odd),
+		t.lay.trapsUDP: portElements(less(t.opt.TrapsUDP, t.opt.EphemeralFirst, t.opt.EphemeralLast)),
+	}
+	t.lay.number(t.lay.nextNumber(sets))
+	t.conn.AddTable(t.lay.table)
+	for _, i := range t.lay.intervals() {
+		i.set.ID = 0 // one of this transaction
+		if err := t.conn.AddSet(i.set, elements[i.set]); err != nil {
+			return nil, err
+		}
+	}
+	if err := t.conn.Flush(); err != nil {
+		return nil, err
+	}
+	for _, i := range t.lay.intervals() {
+		i.set.ID = 0
+	}
+	return func() {
+		if len(sets) == 0 { // nor was there a table
+			t.conn.DelTable(t.lay.table)
+			return
+		}
+		for _, i := range t.lay.intervals() {
+			t.conn.DelSet(i.set)
+		}
+	}, nil
+}
+
+func (t *Table) tryRebuild(w wish) error {
 	gen, err := t.conn.GetGen()
 	if err != nil {
 		return err
 	}
-	sets, err := t.clear()
+	old, err := t.clear(w)
 	if err != nil {
 		return err
 	}
-	if err := t.addSets(sets); err != nil {
+	if err := t.addSets(old, w); err != nil {
 		return err
 	}
 	for _, name := range []string{droppedFull, droppedSoft, droppedLimited, trapHits, overflow} {
@@ -39,12 +103,14 @@ func (t *Table) tryRebuild() error {
 	if err := t.rulesPre(); err != nil {
 		return err
 	}
-	trap := t.conn.AddChain(t.lay.baseChain("trap", nftables.ChainHookInput))
-	if err := t.rulesTrap(trap); err != nil {
+	if err := t.rulesTrap(true); err != nil {
 		return err
 	}
-	t.rulesHits(trap)
-	return t.conn.FlushWithGenID(gen.ID)
+	if err := t.conn.FlushWithGenID(gen.ID); err != nil {
+		return err
+	}
+	t.bare = w.bans == nil && (t.bare || !w.fresh && !t.lay.complete(old))
+	return nil
 }
 
 // oldSet is what becomes of a lasting set.
@@ -55,7 +121,11 @@ type oldSet struct {
 
 // clear queues the table itself and the removal of all that an earlier run
 // left in it, but for the sets that may stay. Other names than ours go too.
-func (t *Table) clear() (map[string]oldSet, error) {
+//
+// A base chain that is as we would make it stays and gets other rules: a packet
+// then finds either the old ones or the new. Between a chain that goes and one
+// that comes in its place it could slip through.
+func (t *Table) clear(w wish) (map[string]oldSet, error) {
 	chains, objs, sets, err := t.find()
 	if err != nil {
 		return nil, err
@@ -66,26 +136,35 @@ func (t *Table) clear() (map[string]oldSet, error) {
 		t.conn.FlushChain(c)
 	}
 	for _, c := range chains {
-		t.conn.DelChain(c)
+		if !t.lay.isBase(c) {
+			t.conn.DelChain(c)
+		}
 	}
-	for _, o := range objs {
-		t.conn.DeleteObject(o)
+	if w.fresh {
+		for _, o := range objs {
+			t.conn.DeleteObject(o)
+		}
 	}
 	lasting := make(map[string]*nftables.Set)
 	for _, s := range t.lay.lasting() {
 		lasting[s.Name] = s
 	}
+	prepared := make(map[string]bool)
+	for _, i := range t.lay.intervals() {
+		prepared[i.set.Name] = true
+	}
 	old := make(map[string]oldSet)
 	for _, s := range sets {
-		if s.Anonymous {
-			continue // went with its rule
+		if s.Anonymous || prepared[s.Name] {
+			continue // the anonymous went with their rules
 		}
 		want := lasting[s.Name]
-		if want != nil && same(s, want) {
+		given := w.bans != nil && want != nil && !want.Dynamic
+		if want != nil && !given && same(s, want) {
 			old[s.Name] = oldSet{kept: true}
 			continue
 		}
-		if want != nil && !want.Dynamic && s.KeyType.GetNFTMagic() == want.KeyType.GetNFTMagic() {
+		if want != nil && !given && !want.Dynamic && s.KeyType.GetNFTMagic() == want.KeyType.GetNFTMagic() {
 			els, err := carry(s)
 			if err != nil {
 				return nil, err
@@ -95,6 +174,18 @@ func (t *Table) clear() (map[string]oldSet, error) {
 		t.conn.DelSet(s)
 	}
 	return old, nil
+}
+
+// complete reports whether the bans of all sets are accounted for.
+func (l *layout) complete(old map[string]oldSet) bool {
+	for _, f := range l.families() {
+		for _, s := range f.bans() {
+			if _, there := old[s.Name]; !there {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // find lists chains, counters and sets of the table. No table is no error.
@@ -127,36 +218,24 @@ func carry(s *nftables.Set) ([]nftables.SetElement, error) {
 }
 
 // addSets queues every set that is not there yet.
-func (t *Table) addSets(old map[string]oldSet) error {
+func (t *Table) addSets(old map[string]oldSet, w wish) error {
 	for _, s := range t.lay.lasting() {
 		s.ID = 0
 		if old[s.Name].kept {
 			continue
 		}
-		if err := t.conn.AddSet(s, old[s.Name].elements); err != nil {
+		elements := old[s.Name].elements
+		if w.bans != nil {
+			elements = w.bans[s]
+		}
+		if err := t.conn.AddSet(s, elements); err != nil {
 			return err
 		}
 	}
-	spare4, spare6, err := spareElements(t.opt.Spare)
-	if err != nil {
+	peers4, peers6 := peerElements(slices.Collect(maps.Keys(t.peers)))
+	t.lay.v4.peers.ID, t.lay.v6.peers.ID = 0, 0
+	if err := t.conn.AddSet(t.lay.v4.peers, peers4); err != nil {
 		return err
 	}
-	peers4, peers6 := peerElements(t.opt.Peers)
-	odd := less(t.opt.TrapsTCP, t.opt.EphemeralFirst, t.opt.EphemeralLast)
-	for _, s := range []struct {
-		set      *nftables.Set
-		elements []nftables.SetElement
-	}{
-		{t.lay.v4.spare, spare4}, {t.lay.v6.spare, spare6},
-		{t.lay.v4.peers, peers4}, {t.lay.v6.peers, peers6},
-		{t.lay.trapsTCP, portElements(t.opt.TrapsTCP)},
-		{t.lay.trapsFIN, portElements(odd)},
-		{t.lay.trapsUDP, portElements(less(t.opt.TrapsUDP, t.opt.EphemeralFirst, t.opt.EphemeralLast))},
-	} {
-		s.set.ID = 0 // one of this transaction
-		if err := t.conn.AddSet(s.set, s.elements); err != nil {
-			return err
-		}
-	}
-	return nil
+	return t.conn.AddSet(t.lay.v6.peers, peers6)
 }

@@ -33,6 +33,21 @@ func (l *layout) baseChain(name string, hook *nftables.ChainHook) *nftables.Chai
 	return c
 }
 
+// isBase reports whether a chain in the kernel is one of our two, as we would
+// make it.
+func (l *layout) isBase(c *nftables.Chain) bool {
+	for _, ours := range []*nftables.Chain{l.pre(), l.trap()} {
+		if c.Name == ours.Name && c.Type == ours.Type && c.Hooknum != nil && *c.Hooknum == *ours.Hooknum &&
+			c.Priority != nil && *c.Priority == *ours.Priority && c.Policy != nil && *c.Policy == *ours.Policy {
+			return true
+		}
+	}
+	return false
+}
+
+func (l *layout) pre() *nftables.Chain  { return l.baseChain("pre", nftables.ChainHookPrerouting) }
+func (l *layout) trap() *nftables.Chain { return l.baseChain("trap", nftables.ChainHookInput) }
+
 // rule queues one rule.
 func (t *Table) rule(c *nftables.Chain, comment string, parts ...match) {
 	r := &nftables.Rule{Table: t.lay.table, Chain: c, Exprs: slices.Concat(parts...)}
@@ -55,7 +70,7 @@ func (t *Table) oneOf(key nftables.SetDatatype, values ...byte) (match, error) {
 
 // rulesPre drops what banned sources send, to this host or through it.
 func (t *Table) rulesPre() error {
-	c := t.conn.AddChain(t.lay.baseChain("pre", nftables.ChainHookPrerouting))
+	c := t.conn.AddChain(t.lay.pre())
 	accept, drop := verdict(expr.VerdictAccept), verdict(expr.VerdictDrop)
 
 	t.rule(c, "", inLoopback(), accept)
@@ -91,10 +106,16 @@ func (t *Table) rulesPre() error {
 	return nil
 }
 
-// rulesTrap judges what is for this host and has no socket. It is in the input
-// hook, behind destination NAT: earlier, a port published to a container would
-// look like a port that nobody serves.
-func (t *Table) rulesTrap(c *nftables.Chain) error {
+// rulesTrap judges what is for this host and has no socket; not armed, it only
+// silences limited sources. It is in the input hook, behind destination NAT:
+// earlier, a port published to a container would look like a port that nobody
+// serves.
+func (t *Table) rulesTrap(armed bool) error {
+	c := t.conn.AddChain(t.lay.trap())
+	limited, err := t.rulesLimited()
+	if err != nil {
+		return err
+	}
 	accept := verdict(expr.VerdictAccept)
 	t.rule(c, "", inLoopback(), accept)
 	for _, f := range t.lay.families() {
@@ -105,6 +126,13 @@ func (t *Table) rulesTrap(c *nftables.Chain) error {
 	t.rule(c, "", notForUs(), accept)
 	// Answers to what this host or a masqueraded guest sent.
 	t.rule(c, "", replyDirection(), accept)
+	hits := t.rulesHits(armed)
+	if t.opt.TrapServed {
+		hits.first(c)
+	}
+	if armed && t.opt.OwnTraps {
+		t.rule(c, "trap sockets of ours", trapSocket(), jump(limited))
+	}
 	// Both values of transparent match any socket, TIME_WAIT included. The key
 	// "wildcard" would not: it breaks on sockets that are not full ones.
 	flag := nftables.TypeInteger
@@ -114,6 +142,17 @@ func (t *Table) rulesTrap(c *nftables.Chain) error {
 		return err
 	}
 	t.rule(c, "", match{&expr.Socket{Key: expr.SocketKeyTransparent, Register: unix.NFT_REG_1}}, anySocket, accept)
+	t.rule(c, "", jump(limited))
+	if !t.opt.TrapServed {
+		hits.first(c)
+	}
+	hits.odd(c)
+	return nil
+}
+
+// rulesLimited drops what limited sources send outside of connections.
+func (t *Table) rulesLimited() (*nftables.Chain, error) {
+	c := t.conn.AddChain(t.lay.chain("limited"))
 	for _, f := range t.lay.families() {
 		for _, s := range []*nftables.Set{f.lim, f.hitlim} {
 			if s == nil {
@@ -121,38 +160,60 @@ func (t *Table) rulesTrap(c *nftables.Chain) error {
 			}
 			transport, err := t.oneOf(nftables.TypeInetProto, unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_SCTP)
 			if err != nil {
-				return err
+				return nil, err
 			}
 			t.rule(c, "", f.in(s), ctState(expr.CtStateBitNEW|expr.CtStateBitINVALID|expr.CtStateBitUNTRACKED),
 				match{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: unix.NFT_REG_1}}, transport,
 				counter(droppedLimited), verdict(expr.VerdictDrop))
 		}
 	}
-	return nil
+	return c, nil
 }
 
-// rulesHits are the trap matches and the chains they jump to. The flags are
-// those of detect.KindSYN, KindFIN, KindNULL and KindXMAS, exactly: no stack
-// sends the last three, not even late (its FIN carries an ACK). Other probes
-// are named and judged by user space, never banned by one packet here.
-func (t *Table) rulesHits(trap *nftables.Chain) {
-	l, o := t.lay, &t.opt
-	if o.trapsTCP() {
-		hit := t.conn.AddChain(l.chain("hit_tcp"))
-		t.rulesHit(hit, o.BlockTCP == config.BlockCommand)
-		tcp := protocol(unix.IPPROTO_TCP)
-		t.rule(trap, "", tcp, tcpFlags(sixFlags, expr.CmpOpEq, syn), destPort(l.trapsTCP), jump(hit))
-		if len(less(o.TrapsTCP, o.EphemeralFirst, o.EphemeralLast)) > 0 {
-			t.rule(trap, "", tcp, tcpFlags(sixFlags, expr.CmpOpEq, fin), destPort(l.trapsFIN), jump(hit))
-			t.rule(trap, "", tcp, noTCPFlags(), destPort(l.trapsFIN), jump(hit))
-			t.rule(trap, "", tcp, tcpFlags(sixFlags&^syn, expr.CmpOpEq, fin|psh|urg), destPort(l.trapsFIN), jump(hit))
-		}
+// trapRules queue the trap matches. The flags are those of detect.KindSYN,
+// KindFIN, KindNULL and KindXMAS, exactly: no stack sends the last three, not
+// even late (its FIN carries an ACK). Other probes are named and judged by user
+// space, never banned by one packet here.
+type trapRules struct {
+	t        *Table
+	tcp, udp *nftables.Chain // what a hit is answered with; nil: no trap
+}
+
+// rulesHits makes the chains that the trap matches jump to; where the kernel is
+// not to act, none.
+func (t *Table) rulesHits(armed bool) trapRules {
+	r := trapRules{t: t}
+	if armed && t.opt.trapsTCP() {
+		r.tcp = t.conn.AddChain(t.lay.chain("hit_tcp"))
+		t.rulesHit(r.tcp, t.opt.BlockTCP == config.BlockCommand)
 	}
-	if o.trapsUDP() {
-		hit := t.conn.AddChain(l.chain("hit_udp"))
-		t.rulesHit(hit, o.BlockUDP == config.BlockCommand)
-		t.rule(trap, "", ctState(expr.CtStateBitNEW), protocol(unix.IPPROTO_UDP), destPort(l.trapsUDP), jump(hit))
+	if armed && t.opt.trapsUDP() {
+		r.udp = t.conn.AddChain(t.lay.chain("hit_udp"))
+		t.rulesHit(r.udp, t.opt.BlockUDP == config.BlockCommand)
 	}
+	return r
+}
+
+// first are the packets that ask for a service.
+func (r trapRules) first(c *nftables.Chain) {
+	if r.tcp != nil {
+		r.t.rule(c, "", protocol(unix.IPPROTO_TCP), tcpFlags(sixFlags, expr.CmpOpEq, syn), destPort(r.t.lay.trapsTCP), jump(r.tcp))
+	}
+	if r.udp != nil {
+		r.t.rule(c, "", ctState(expr.CtStateBitNEW), protocol(unix.IPPROTO_UDP), destPort(r.t.lay.trapsUDP), jump(r.udp))
+	}
+}
+
+// odd are the packets that no stack sends.
+func (r trapRules) odd(c *nftables.Chain) {
+	t, o := r.t, &r.t.opt
+	if r.tcp == nil || len(less(o.TrapsTCP, o.EphemeralFirst, o.EphemeralLast)) == 0 {
+		return
+	}
+	tcp, traps := protocol(unix.IPPROTO_TCP), destPort(t.lay.trapsFIN)
+	t.rule(c, "", tcp, tcpFlags(sixFlags, expr.CmpOpEq, fin), traps, jump(r.tcp))
+	t.rule(c, "", tcp, noTCPFlags(), traps, jump(r.tcp))
+	t.rule(c, "", tcp, tcpFlags(sixFlags&^syn, expr.CmpOpEq, fin|psh|urg), traps, jump(r.tcp))
 }
 
 // rulesHit answers one hit. The announcement comes before the set, so that
@@ -167,16 +228,16 @@ func (t *Table) rulesHit(c *nftables.Chain, onlyProtocol bool) {
 	})
 	for _, f := range []*family{&t.lay.v4, &t.lay.v6} {
 		if t.opt.LimitedOnly {
-			t.rule(c, "", f.source, add(f.hitlim), drop)
+			t.rule(c, "", f.source, add(f.hitlim, t.opt.Provisional), drop)
 			continue
 		}
-		t.rule(c, "", f.in(f.peers), add(f.hitlim), drop)
+		t.rule(c, "", f.in(f.peers), add(f.hitlim, t.opt.Provisional), drop)
 		// Everybody but peers: where hitlim is full, a peer must not fall
 		// through to the stronger ban.
 		if onlyProtocol {
-			t.rule(c, "", f.notIn(f.peers), f.protocol(), add(f.hitpart), drop)
+			t.rule(c, "", f.notIn(f.peers), f.protocol(), add(f.hitpart, t.opt.Provisional), drop)
 		} else {
-			t.rule(c, "", f.notIn(f.peers), add(f.hit), drop)
+			t.rule(c, "", f.notIn(f.peers), add(f.hit, t.opt.Provisional), drop)
 		}
 	}
 	t.rule(c, "a provisional set is full", counter(overflow), drop)
@@ -184,16 +245,18 @@ func (t *Table) rulesHit(c *nftables.Chain, onlyProtocol bool) {
 
 // disarm queues the removal of the trap matches.
 func (t *Table) disarm() error {
-	trap := t.lay.chain("trap")
-	t.conn.FlushChain(trap)
-	if err := t.rulesTrap(trap); err != nil {
-		return err
+	gone := []*nftables.Chain{t.lay.chain("limited")}
+	if t.opt.trapsTCP() {
+		gone = append(gone, t.lay.chain("hit_tcp"))
 	}
-	for name, there := range map[string]bool{"hit_tcp": t.opt.trapsTCP(), "hit_udp": t.opt.trapsUDP()} {
-		if there {
-			t.conn.FlushChain(t.lay.chain(name))
-			t.conn.DelChain(t.lay.chain(name))
-		}
+	if t.opt.trapsUDP() {
+		gone = append(gone, t.lay.chain("hit_udp"))
 	}
-	return nil
+	for _, c := range append([]*nftables.Chain{t.lay.chain("trap")}, gone...) {
+		t.conn.FlushChain(c)
+	}
+	for _, c := range gone {
+		t.conn.DelChain(c)
+	}
+	return t.rulesTrap(false)
 }

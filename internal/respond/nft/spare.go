@@ -1,34 +1,35 @@
 package nft
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 
 	"github.com/google/nftables"
 	"go4.org/netipx"
+	"golang.org/x/sys/unix"
 )
 
-// SetSpare replaces whom to spare. Prefixes may overlap.
+// SetSpare replaces whom to spare. Prefixes may overlap. It is a Reconfigure with
+// the same options otherwise; while the list stays the same it does nothing.
 func (t *Table) SetSpare(prefixes []netip.Prefix) error {
-	v4, v6, err := spareElements(prefixes)
-	if err != nil {
-		return err
-	}
 	unlock, err := t.begin(context.Background())
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	return t.commit(func() error {
-		t.conn.FlushSet(t.lay.v4.spare)
-		t.conn.FlushSet(t.lay.v6.spare)
-		if err := t.conn.SetAddElements(t.lay.v4.spare, v4); err != nil {
-			return err
-		}
-		return t.conn.SetAddElements(t.lay.v6.spare, v6)
-	})
+	if slices.Equal(prefixes, t.opt.Spare) {
+		return nil
+	}
+	o := t.opt
+	o.Spare = slices.Clone(prefixes)
+	if err := t.become(o, t.peers, wish{}); err != nil {
+		return fmt.Errorf("nftables: %w", err)
+	}
+	return nil
 }
 
 // spareElements merges prefixes: an overlap would abort the transaction.
@@ -42,7 +43,7 @@ func spareElements(prefixes []netip.Prefix) (v4, v6 []nftables.SetElement, err e
 	}
 	set, err := b.IPSet()
 	if err != nil {
-		return nil, nil, fmt.Errorf("nftables: whom to spare: %w", err)
+		return nil, nil, fmt.Errorf("whom to spare: %w", err)
 	}
 	for _, r := range set.Ranges() {
 		els := &v4
@@ -80,17 +81,35 @@ func (t *Table) setPeers(addrs []netip.Addr, in bool) error {
 		return err
 	}
 	defer unlock()
+	var gone error
 	for some := range slices.Chunk(unique(addrs), perTransaction) {
 		c := newChange()
 		c.out[t.lay.v4.peers], c.out[t.lay.v6.peers] = peerElements(some)
 		if in {
 			c.in[t.lay.v4.peers], c.in[t.lay.v6.peers] = peerElements(some)
 		}
-		if err := t.apply(ctx, c); err != nil {
+		err := t.apply(ctx, c)
+		if err != nil && !errors.Is(err, unix.ENOENT) {
 			return err
 		}
+		for _, a := range some { // also where the table is gone: it comes back with them
+			if in {
+				t.peers[a] = struct{}{}
+			} else {
+				delete(t.peers, a)
+			}
+		}
+		gone = cmp.Or(gone, err)
 	}
-	return nil
+	return gone
+}
+
+func peerSet(addrs []netip.Addr) map[netip.Addr]struct{} {
+	set := make(map[netip.Addr]struct{})
+	for _, a := range unique(addrs) {
+		set[a] = struct{}{}
+	}
+	return set
 }
 
 func peerElements(addrs []netip.Addr) (v4, v6 []nftables.SetElement) {

@@ -8,7 +8,7 @@ import (
 	"github.com/google/nftables/expr"
 )
 
-// Stats are counts of packets since Open.
+// Stats are counts of packets since Open or the last Rebuild.
 type Stats struct {
 	DroppedFull    uint64 // of sources under a full ban
 	DroppedSoft    uint64 // under a soft ban, provisional ones and those of one protocol included

@@ -11,7 +11,8 @@
 // the kernel began, and a provisional ban that nobody confirms ends by itself.
 //
 // Strength decides where a source is stopped: Full before connections are
-// looked at, Soft after, Limited only where no socket would take the packet.
+// looked at, Soft after, Limited only where no socket would take the packet, or
+// a trap socket of ours (host.TrapMark).
 package nft
 
 import (
@@ -33,6 +34,8 @@ import (
 
 // Options say what the kernel may do by itself.
 type Options struct {
+	// TrapsTCP and TrapsUDP are empty for a protocol whose traps are sockets of
+	// ours, or that is not watched.
 	TrapsTCP, TrapsUDP config.PortSet
 	// EphemeralFirst and EphemeralLast are ip_local_port_range, both included.
 	// Within it only a bare SYN is evidence: anything else may be a late
@@ -42,6 +45,12 @@ type Options struct {
 	// KernelTraps is SCAN_TRIGGER 0 or 1: the first packet decides, so the
 	// kernel can. Otherwise there are no trap rules at all.
 	KernelTraps bool
+	// TrapServed: a SYN, or a new datagram, to a trap is a hit even where a socket
+	// would take it.
+	TrapServed bool
+	// OwnTraps: sockets marked with host.TrapMark are traps, which a limited
+	// source does not get to.
+	OwnTraps bool
 	// LimitedOnly is BLOCK_EVIDENCE="verified": one packet earns nobody more
 	// than the limited ban.
 	LimitedOnly bool
@@ -49,8 +58,19 @@ type Options struct {
 	Spare []netip.Prefix
 	Peers []netip.Addr
 
-	DynamicSize uint32        // elements in each provisional set; 0 means 65536
+	// DynamicSize is how many elements each provisional set holds; 0 means 65536.
+	// Reconfigure leaves it as it was.
+	DynamicSize uint32
 	Provisional time.Duration // length of a provisional ban; 0 means 10 s
+}
+
+func (o *Options) fill() {
+	if o.DynamicSize == 0 {
+		o.DynamicSize = 65536
+	}
+	if o.Provisional == 0 {
+		o.Provisional = 10 * time.Second
+	}
 }
 
 func (o *Options) trapsTCP() bool {
@@ -64,14 +84,20 @@ func (o *Options) trapsUDP() bool {
 // Table is the table as this process keeps it. Its methods may be called from
 // any goroutine.
 type Table struct {
-	opt Options
-	lay *layout
-	log *hitLog // nil where the kernel has no trap rules
+	lay     *layout
+	news    *news
+	lost    chan struct{}
+	hearing chan struct{} // closed once log is set, which is for good
 
 	destroys bool // the kernel can delete elements that may be missing
 
-	mu     sync.Mutex // one transaction at a time; guards conn and closed
+	mu     sync.Mutex // one transaction at a time; guards what follows
+	opt    Options    // Spare as it is now; for Peers see peers
+	peers  map[netip.Addr]struct{}
 	conn   *nftables.Conn
+	log    *hitLog // nil: no trap rule has been needed yet
+	ours   shape   // of the table as we left it
+	bare   bool    // it stands again, but its bans went with the one that was taken
 	closed bool
 }
 
@@ -81,24 +107,15 @@ type Table struct {
 // It needs CAP_NET_ADMIN and Linux 4.18, and works in the network namespace of
 // the calling thread.
 func Open(o Options) (*Table, error) {
-	if o.DynamicSize == 0 {
-		o.DynamicSize = 65536
-	}
-	if o.Provisional == 0 {
-		o.Provisional = 10 * time.Second
-	}
+	o.fill()
 	conn, err := nftables.New(nftables.AsLasting())
 	if err != nil {
 		return nil, hint(err)
 	}
-	t := &Table{opt: o, lay: newLayout(o.DynamicSize, o.Provisional), conn: conn}
-	if o.trapsTCP() || o.trapsUDP() {
-		// The group is bound before a rule names it, so that no hit goes unheard.
-		if t.log, err = openHitLog(); err != nil {
-			return nil, errors.Join(hint(err), conn.CloseLasting())
-		}
+	t := &Table{lay: newLayout(o.DynamicSize), conn: conn, lost: make(chan struct{}, 1), hearing: make(chan struct{})}
+	if t.news, err = openNews(); err == nil {
+		err = t.become(o, peerSet(o.Peers), wish{fresh: true})
 	}
-	err = t.rebuild()
 	if err == nil {
 		err = t.probeDestroy()
 	}
@@ -160,6 +177,9 @@ func (t *Table) Close(ctx context.Context) error {
 func (t *Table) shut() error {
 	t.closed = true
 	err := t.conn.CloseLasting()
+	if t.news != nil {
+		err = errors.Join(err, t.news.close())
+	}
 	if t.log != nil {
 		err = errors.Join(err, t.log.conn.Close())
 	}
@@ -192,6 +212,7 @@ func (t *Table) commit(stage func() error) error {
 	var err error
 	for range 3 {
 		if err = stage(); err != nil {
+			t.discard()
 			return err
 		}
 		if err = t.conn.Flush(); !errors.Is(err, unix.ENOENT) {
@@ -205,6 +226,13 @@ func (t *Table) commit(stage func() error) error {
 		return fmt.Errorf("nftables: %w", err)
 	}
 	return nil
+}
+
+// discard forgets what is queued. The library does so when it sends, and it
+// sends nothing after a mistake such as this: an anonymous set has no updates.
+func (t *Table) discard() {
+	_ = t.conn.SetAddElements(&nftables.Set{Anonymous: true}, nil)
+	_ = t.conn.Flush()
 }
 
 // Remove takes the whole table away, bans and all. No table is no error.

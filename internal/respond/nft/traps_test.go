@@ -110,7 +110,7 @@ func TestKindsThatBan(t *testing.T) {
 			t.Errorf("%v not announced once", addr)
 		}
 	}
-	if got := len(l.elementsOf("hit4")); got != want {
+	if got := len(l.addresses("hit4")); got != want {
 		t.Errorf("%d provisional bans, want %d", got, want)
 	}
 	a.mu.Lock()
@@ -223,7 +223,7 @@ func TestPeersAndVerifiedAreLimitedAtMost(t *testing.T) {
 				t.Errorf("served port: %v", err)
 			}
 			for _, set := range []string{"hit4", "hitpart4"} {
-				if slices.Contains(l.elementsOf(set), "10.9.0.2") {
+				if slices.Contains(l.addresses(set), "10.9.0.2") {
 					t.Errorf("a peer in %s", set)
 				}
 			}
@@ -266,7 +266,7 @@ func TestFullProvisionalSet(t *testing.T) {
 	if err := table.BanAll(t.Context(), bans); err != nil {
 		t.Fatal(err)
 	}
-	if got := len(l.elementsOf("soft4")); got != 40 {
+	if got := len(l.addresses("soft4")); got != 40 {
 		t.Errorf("%d bans, want 40", got)
 	}
 }

@@ -24,10 +24,14 @@ var (
 	ErrFull = errors.New("the blocked file lists as many hosts as it may")
 	// ErrUntrusted: somebody other than root decides what is in the file.
 	ErrUntrusted = errors.New("the blocked file is read once, then left alone; blocked hosts are kept in memory only")
-	// ErrBinary: PortSentry 2.x wrote the file.
-	ErrBinary = errors.New("the blocked file is a binary one of PortSentry 2.x: it was not read and is left alone, and blocked hosts are kept in memory only; " +
-		"move it away, or name another BLOCKED_FILE")
+	// ErrBinary: PortSentry 2.x wrote the file, and it could not be converted.
+	ErrBinary = errors.New("the blocked file is a binary one of PortSentry 2.x: it is left alone, and blocked hosts are kept in memory only; " +
+		"portsentry converts it when it is started again")
 )
+
+// BlockedName is the file that 1.x kept for one of its modes, such as
+// portsentry.blocked.stcp. word is the mode's.
+func BlockedName(path, word string) string { return path + "." + word }
 
 // Blocked is the list of blocked hosts and BLOCKED_FILE, where people see it,
 // and take lines out to give a host its access back. Add and Remove change the
@@ -67,17 +71,23 @@ func look(path string) (stamp, error) {
 }
 
 // OpenBlocked reads the file at path. A file or directory that others than root
-// may write to, a symbolic link, a binary file of 2.x: none of them is written
-// to, and the warnings, sentences for the log, say so; so do they about lines
-// that cannot be read. None of it is a reason not to start.
+// may write to and a symbolic link are not written to, and the warnings,
+// sentences for the log, say so; so do they about lines that cannot be read. A
+// binary file of 2.x becomes text, and the original is kept. None of it is a
+// reason not to start.
 func OpenBlocked(path string) (b *Blocked, entries []BlockedEntry, warnings []string) {
 	b = &Blocked{path: path, hosts: make(map[netip.Addr]bool), gone: make(map[netip.Addr]struct{})}
 	text, at, err := b.read()
 	b.kept = err == nil
 	b.seen = at
-	entries, lines := parseBlocked(text)
 	if err != nil {
 		warnings = append(warnings, err.Error())
+	}
+	var lines []string
+	if isBinary(text) {
+		entries, lines = b.takeOver(text)
+	} else {
+		entries, lines = parseBlocked(text)
 	}
 	for _, l := range lines {
 		warnings = append(warnings, fmt.Sprintf("%s: %s", path, l))
@@ -130,8 +140,6 @@ func (b *Blocked) read() (text []byte, at stamp, err error) {
 		return nil, at, distrust(rerr.Error())
 	case len(text) > maxFile:
 		return nil, at, distrust(fmt.Sprintf("it is larger than %d MiB", maxFile>>20))
-	case isBinary(text):
-		return nil, at, fmt.Errorf("%s: %w", b.path, ErrBinary)
 	}
 	return text, stampOf(&st), err
 }
@@ -216,6 +224,9 @@ func (b *Blocked) sync() (lifted []netip.Addr, err error) {
 // reload takes over what somebody else made of the file.
 func (b *Blocked) reload() (lifted []netip.Addr, err error) {
 	text, at, err := b.read()
+	if err == nil && isBinary(text) {
+		err = fmt.Errorf("%s: %w", b.path, ErrBinary)
+	}
 	if err != nil {
 		return nil, err
 	}

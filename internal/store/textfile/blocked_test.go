@@ -265,9 +265,9 @@ func TestBlockedUntrusted(t *testing.T) {
 			return errors.Join(os.Rename(path, path+".real"), os.Symlink(path+".real", path))
 		}, 0, ErrUntrusted},
 		{"pipe", func(_, path string) error { return errors.Join(os.Remove(path), unix.Mkfifo(path, 0o600)) }, 0, ErrUntrusted},
-		{"2.x binary", func(_, path string) error {
-			return os.WriteFile(path, []byte("\x02\x00\x0a\x4d\x00\x02\x0a\x00\xfd\x77"), 0o600)
-		}, 0, ErrBinary},
+		{"2.x's own place", func(dir, path string) error {
+			return errors.Join(os.WriteFile(path, record2("10.77.0.2"), 0o600), os.Chmod(dir, 0o777|os.ModeSticky))
+		}, 1, ErrUntrusted},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "d")

@@ -1,7 +1,8 @@
 // Package textfile keeps the two text files of old: the history, one line for
-// each sighting in the form of PortSentry 2.x, and the list of blocked hosts,
-// one line a host in the form of 1.x. Records and entries in, lines that people
-// and fail2ban read out. Neither file is ever truncated.
+// each sighting in the form of PortSentry 2.x or for each newly blocked host in
+// that of 1.x, and the list of blocked hosts, one line a host in the form of
+// 1.x. Records and entries in, lines that people and fail2ban read out. Neither
+// file is ever truncated.
 package textfile
 
 import (
@@ -16,6 +17,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"portsentry/internal/config"
+	"portsentry/internal/decode"
 	"portsentry/internal/store"
 )
 
@@ -36,6 +39,7 @@ type HistoryStats struct {
 // History appends to HISTORY_FILE. It belongs to one goroutine, Stats apart.
 type History struct {
 	path string
+	old  bool // in the form of 1.x
 	file *os.File
 	dev  uint64
 	ino  uint64
@@ -55,9 +59,11 @@ type History struct {
 
 // OpenHistory opens the file at path for appending and makes it, mode 0640, and
 // the directories above it, mode 0755, where they are missing. A symbolic link
-// at path is refused.
-func OpenHistory(path string) (*History, error) {
-	h := &History{path: path, second: -1 << 63, buf: make([]byte, 0, bufferSize)}
+// at path is refused. With format 1.x there is a line for each host that has just
+// been blocked (1.x called hosts blocked to which it had done nothing: not ours),
+// with any other one for each sighting.
+func OpenHistory(path string, format config.LogFormat) (*History, error) {
+	h := &History{path: path, old: format == config.Log1x, second: -1 << 63, buf: make([]byte, 0, bufferSize)}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("history file: %w", err)
 	}
@@ -100,17 +106,43 @@ func (h *History) open() error {
 	return nil
 }
 
-// Append adds the line of rec to what the next Flush writes. With a full buffer
-// it flushes by itself; the error is Flush's.
-func (h *History) Append(rec *store.Record) (err error) {
-	if len(h.buf) > bufferSize-lineRoom {
-		err = h.Flush()
+// Append adds the line of rec to what the next Flush writes. In the form of 1.x
+// only a sighting that got its host blocked has one. With a full buffer it
+// flushes by itself; the error is Flush's.
+func (h *History) Append(rec *store.Record) error {
+	if h.old {
+		if rec.Flags().Blocked == decode.Yes && !rec.Outcome.Already {
+			return h.BlockedLate(rec)
+		}
+		return nil
 	}
+	err := h.makeRoom()
 	h.buf = h.appendTime(h.buf, rec.Verdict.Sighting.Time)
 	h.buf = store.AppendScanLine(h.buf, rec)
 	h.buf = append(h.buf, '\n')
 	h.pending++
 	return err
+}
+
+// BlockedLate adds the line of 1.x about the host of rec, which has been blocked
+// since Append had rec: by a step that ended only then. The form of 2.x has no
+// line for that.
+func (h *History) BlockedLate(rec *store.Record) error {
+	if !h.old {
+		return nil
+	}
+	err := h.makeRoom()
+	s := &rec.Verdict.Sighting
+	h.buf = appendEntry(h.buf, &BlockedEntry{Since: time.Unix(0, s.Time), Name: rec.Name, Host: s.Src, Port: s.DstPort, Proto: s.Proto})
+	h.pending++
+	return err
+}
+
+func (h *History) makeRoom() error {
+	if len(h.buf) > bufferSize-lineRoom {
+		return h.Flush()
+	}
+	return nil
 }
 
 // appendTime appends t, unix nanoseconds, as 2.x does: local time, milliseconds,

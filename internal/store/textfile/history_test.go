@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"portsentry/internal/config"
 	"portsentry/internal/decode"
 	"portsentry/internal/detect"
 	"portsentry/internal/judge"
@@ -33,7 +34,7 @@ func record(at time.Time) *store.Record {
 
 func openHistory(t testing.TB, path string) *History {
 	t.Helper()
-	h, err := OpenHistory(path)
+	h, err := OpenHistory(path, config.Log2x)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,6 +83,85 @@ func TestHistoryLine(t *testing.T) {
 	}
 }
 
+// In the form of 1.x the history has a line for each newly blocked host and for
+// nothing else.
+func TestHistoryLine1x(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "history")
+	h, err := OpenHistory(path, config.Log1x)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := time.Unix(1795218968, 900_000_000)
+	blocked := func(host, name string, port uint16, proto uint8) *store.Record {
+		r := record(at)
+		s := &r.Verdict.Sighting
+		s.Src, s.DstPort, s.Proto = netip.MustParseAddr(host), port, proto
+		r.Verdict.Block, r.Verdict.Strength = config.BlockBan, judge.Soft
+		r.Name, r.Outcome.Blocked = name, true
+		return r
+	}
+	again := blocked("10.77.0.2", "", 1, decode.ProtoTCP)
+	again.Outcome.Already = true
+	failed := blocked("10.77.0.2", "", 1, decode.ProtoTCP)
+	failed.Outcome.Blocked = false
+	err = errors.Join(
+		h.Append(record(at)), // BLOCK_TCP=0
+		h.Append(failed),
+		h.Append(blocked("10.77.0.2", "", 1, decode.ProtoTCP)),
+		h.Append(again),
+		h.Append(blocked("fd77::2", "scan.example", 7, decode.ProtoUDP)),
+		h.BlockedLate(blocked("10.77.0.3", "10.77.0.9", 7, decode.ProtoUDP)), // a name that is no name
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+	when := "1795218968 - " + at.Format("01/02/2006 15:04:05")
+	want := when + " Host: 10.77.0.2/10.77.0.2 Port: 1 TCP Blocked\n" +
+		when + " Host: scan.example/fd77::2 Port: 7 UDP Blocked\n" +
+		when + " Host: 10.77.0.3/10.77.0.3 Port: 7 UDP Blocked\n"
+	got := content(t, path)
+	if got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
+	}
+	if st := h.Stats(); st.Lines != 3 || st.Lost != 0 {
+		t.Errorf("%+v", st)
+	}
+	if fi, _ := os.Stat(path); fi.Mode().Perm() != 0o640 {
+		t.Errorf("mode %v", fi.Mode())
+	}
+	// The filter that Debian ships for fail2ban, which takes the date off the
+	// front, and the one of the 1.2.x branch.
+	debian := regexp.MustCompile(`/(?P<HOST>[0-9a-f.:]+) Port: [0-9]+ (TCP|UDP) Blocked$`)
+	branch := regexp.MustCompile(`^\d* - \d{2}/\d{2}/\d{4} \d{2}:\d{2}:\d{2} Host: (\S+)`)
+	hosts := []string{"10.77.0.2", "fd77::2", "10.77.0.3"}
+	for i, line := range strings.Split(strings.TrimSpace(got), "\n") {
+		if m := debian.FindStringSubmatch(line); m == nil || m[1] != hosts[i] {
+			t.Errorf("Debian's filter finds %q in %q", m, line)
+		}
+		if !branch.MatchString(line) {
+			t.Errorf("the filter of 1.2.x does not match %q", line)
+		}
+	}
+}
+
+// A history in the form of 2.x has no lines of 1.x.
+func TestHistoryForms(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "history")
+	h := openHistory(t, path)
+	if err := errors.Join(h.BlockedLate(record(time.Now())), h.Flush()); err != nil {
+		t.Fatal(err)
+	}
+	named := record(time.Now())
+	named.Name = "x) protocol: [UDP]\n"
+	flush(t, h, named)
+	if got := content(t, path); strings.Count(got, "\n") != 1 || !strings.Contains(got, " Scan from: [10.77.0.2] (10.77.0.2) protocol: [TCP] ") {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestHistoryTimeBeforeEpoch(t *testing.T) {
 	h := new(History)
 	for _, ns := range []int64{-1, -1e9, -1_500_000_000, 0, 1, 1<<63 - 1, -1 << 63} {
@@ -114,10 +194,10 @@ func TestHistoryRefusesLinksAndPipes(t *testing.T) {
 	if err := unix.Mkfifo(pipe, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := OpenHistory(link); !errors.Is(err, unix.ELOOP) {
+	if _, err := OpenHistory(link, config.Log2x); !errors.Is(err, unix.ELOOP) {
 		t.Errorf("link: %v", err)
 	}
-	if _, err := OpenHistory(pipe); err == nil {
+	if _, err := OpenHistory(pipe, config.Log1x); err == nil {
 		t.Error("a pipe was opened")
 	}
 	flush(t, openHistory(t, os.DevNull), record(time.Now()))

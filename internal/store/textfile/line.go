@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"portsentry/internal/decode"
+	"portsentry/internal/store"
 )
 
 // BlockedEntry is one blocked host.
@@ -28,8 +29,8 @@ type BlockedEntry struct {
 // name gives way to the address: 1.x let a PTR record write into this file.
 func appendEntry(b []byte, e *BlockedEntry) []byte {
 	host := e.Host.String()
-	name := e.Name
-	if name == "" || len(name) > 255 || strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:") != "" {
+	name := store.HostName(e.Name)
+	if name == "" {
 		name = host
 	}
 	proto := "TCP"
@@ -127,11 +128,4 @@ func clip(line []byte) []byte {
 		return append(bytes.Clone(line[:most]), "..."...)
 	}
 	return line
-}
-
-// isBinary reports whether text is the file of PortSentry 2.x: records of a
-// 16-bit address family in host byte order and 4 or 16 bytes of address.
-func isBinary(text []byte) bool {
-	return len(text) >= 2 && (text[0] == 2 || text[0] == 10) && text[1] == 0 ||
-		len(text) >= 2 && text[0] == 0 && (text[1] == 2 || text[1] == 10)
 }

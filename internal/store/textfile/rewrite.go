@@ -79,7 +79,7 @@ func (b *Blocked) resee(f *os.File) error {
 
 // rewrite replaces the file by one without the lines that go, with those to
 // add, and with everything else as it was, owner and mode too.
-func (b *Blocked) rewrite() (err error) {
+func (b *Blocked) rewrite() error {
 	text, at, err := b.read()
 	if err != nil {
 		return err
@@ -104,6 +104,16 @@ func (b *Blocked) rewrite() (err error) {
 		out = append(out, b.lines(last)...)
 	}
 
+	if err := b.replace(out); err != nil {
+		return err
+	}
+	clear(b.gone)
+	b.written(b.seen)
+	return nil
+}
+
+// replace puts a file of text in the place of the one we know, in one step.
+func (b *Blocked) replace(text []byte) (err error) {
 	tmp := filepath.Join(filepath.Dir(b.path), "."+filepath.Base(b.path)+"."+rand.Text())
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
@@ -115,7 +125,7 @@ func (b *Blocked) rewrite() (err error) {
 			os.Remove(tmp)
 		}
 	}()
-	if _, err := f.Write(out); err != nil {
+	if _, err := f.Write(text); err != nil {
 		return err
 	}
 	if err := likeOld(f, b.path); err != nil {
@@ -130,12 +140,7 @@ func (b *Blocked) rewrite() (err error) {
 	if err := os.Rename(tmp, b.path); err != nil {
 		return err
 	}
-	if err := b.resee(f); err != nil { // the rename changed the ctime
-		return err
-	}
-	clear(b.gone)
-	b.written(b.seen)
-	return nil
+	return b.resee(f) // the rename changed the ctime
 }
 
 // likeOld gives f the owner and mode of the file at path. Without the right to

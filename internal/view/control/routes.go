@@ -46,8 +46,12 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		if only(w, r, http.MethodGet) {
 			s.bans(w, r)
 		}
+	case r.URL.Path == view.PathModes:
+		if only(w, r, http.MethodPut) {
+			s.join(w, r, who)
+		}
 	default:
-		refuse(w, http.StatusNotFound, "no such page", "this version answers "+view.PathStatus+" and "+view.PathBans)
+		refuse(w, http.StatusNotFound, "no such page", "this version answers "+view.PathStatus+", "+view.PathBans+" and "+view.PathModes)
 	}
 }
 
@@ -109,6 +113,21 @@ func (s *Server) unban(w http.ResponseWriter, r *http.Request, who view.Caller, 
 	}
 	s.log.Info("asked to unban", "address", addr, "lifted", len(lifted), "uid", who.UID, "pid", who.PID)
 	answer(w, view.Unbanned{Address: addr, Lifted: lifted})
+}
+
+// join is root's alone: it changes what is watched.
+func (s *Server) join(w http.ResponseWriter, r *http.Request, who view.Caller) {
+	if !who.Root {
+		refuse(w, http.StatusForbidden, "only root says what is watched", "")
+		return
+	}
+	q := r.URL.Query()
+	modes, err := s.backend.Join(r.Context(), who, view.Join{Config: q.Get("config"), TCP: q.Get("tcp"), UDP: q.Get("udp")})
+	if err != nil {
+		s.failed(w, err)
+		return
+	}
+	answer(w, modes)
 }
 
 func (s *Server) failed(w http.ResponseWriter, err error) {

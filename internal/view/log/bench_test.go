@@ -13,7 +13,7 @@ import (
 func BenchmarkScan(b *testing.B) {
 	for _, format := range []config.LogFormat{config.Log1x, config.Log2x, config.LogJSON} {
 		b.Run(string(format), func(b *testing.B) {
-			w := New(io.Discard, io.Discard, format)
+			w := New(Options{Format: format, Stdout: io.Discard})
 			w.InterfaceName = func(int32) string { return "eth0" }
 			r := record(detect.KindSYN)
 			b.ReportAllocs()
@@ -27,7 +27,7 @@ func BenchmarkScan(b *testing.B) {
 func TestScanAllocatesNothing(t *testing.T) {
 	for _, format := range []config.LogFormat{config.Log1x, config.Log2x, config.LogJSON} {
 		for _, k := range []detect.Kind{detect.KindSYN, detect.KindNULL, detect.KindUDP} {
-			w := New(io.Discard, io.Discard, format)
+			w := New(Options{Format: format, Stdout: io.Discard})
 			w.InterfaceName = func(int32) string { return "eth0" }
 			r := record(k)
 			if n := testing.AllocsPerRun(1000, func() { w.Scan(r) }); n != 0 {

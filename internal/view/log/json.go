@@ -22,7 +22,7 @@ func (w *Writer) scanJSON(r *store.Record) {
 	v := &r.Verdict
 	s := &v.Sighting
 	f := r.Flags()
-	b := append(w.out.begin(), `{"event":"sighting","time":"`...)
+	b := append(w.begin(), `{"event":"sighting","time":"`...)
 	b = time.Unix(0, s.Time).UTC().AppendFormat(b, rfc3339)
 	b = append(b, `","source":"`...)
 	b = appendAddr(b, s.Src)
@@ -30,8 +30,8 @@ func (w *Writer) scanJSON(r *store.Record) {
 	b = append(b, `,"destination":"`...)
 	b = appendAddr(b, s.Dst)
 	b = appendNumber(b, `","destination_port":`, uint64(s.DstPort))
-	if r.Name != "" {
-		b = appendString(append(b, `,"name":`...), r.Name)
+	if name := store.HostName(r.Name); name != "" {
+		b = appendString(append(b, `,"name":`...), name)
 	}
 	if w.InterfaceName != nil && s.IfIndex != 0 {
 		if name := w.InterfaceName(s.IfIndex); name != "" {
@@ -79,7 +79,7 @@ func (w *Writer) scanJSON(r *store.Record) {
 		b = appendNumber(b, `","length_s":`, uint64(v.Length/time.Second))
 		b = append(b, '}')
 	}
-	w.out.endUncut(append(b, '}'))
+	w.emit(levelNotice, append(b, '}'))
 	for i := range r.Outcome.Actions {
 		w.actionJSON(s.Src, &r.Outcome.Actions[i])
 	}
@@ -96,7 +96,7 @@ func bannedNow(r *store.Record) bool {
 }
 
 func (w *Writer) actionJSON(host netip.Addr, a *respond.Action) {
-	b := beginEvent(w.out.begin(), "action")
+	b := beginEvent(w.begin(), "action")
 	b = append(b, `,"host":"`...)
 	b = appendAddr(b, host)
 	b = append(b, `","step":"`...)
@@ -109,13 +109,14 @@ func (w *Writer) actionJSON(host netip.Addr, a *respond.Action) {
 	}
 	b = append(b, `,"took_ms":`...)
 	b = strconv.AppendFloat(b, float64(a.Took.Microseconds())/1000, 'f', -1, 64)
-	w.out.endUncut(append(b, '}'))
+	w.emit(levelNotice, append(b, '}'))
 }
 
-func (w *Writer) noticeJSON(sentence string) {
-	b := beginEvent(w.out.begin(), "notice")
-	b = appendString(append(b, `,"text":`...), sentence)
-	w.out.endUncut(append(b, '}'))
+func (w *Writer) noticeJSON(sentence string) { w.emit(levelNotice, appendNotice(w.begin(), sentence)) }
+
+func appendNotice(b []byte, sentence string) []byte {
+	b = appendString(append(beginEvent(b, "notice"), `,"text":`...), sentence)
+	return append(b, '}')
 }
 
 // beginEvent begins the line of something that has no packet to take its time

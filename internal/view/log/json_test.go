@@ -20,7 +20,7 @@ import (
 func TestJSONLines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // the clock stands at 2000-01-01
 		var out bytes.Buffer
-		w := New(&out, nil, config.LogJSON)
+		w := New(Options{Format: config.LogJSON, Stdout: &out})
 		w.InterfaceName = func(index int32) string { return map[int32]string{2: "eth0"}[index] }
 		w.Scan(record(detect.KindUDP))
 		failed := blockedBy(native, missing)
@@ -28,6 +28,7 @@ func TestJSONLines(t *testing.T) {
 		w.Scan(failed)
 		w.Actions(source, []respond.Action{route})
 		w.Notice(`say "hello"`)
+		closed(t, w)
 
 		const head = `{"event":"sighting","time":"2026-11-21T09:14:02.113000000Z","source":"203.0.113.9","source_port":40000,` +
 			`"destination":"10.0.0.5","destination_port":1,`

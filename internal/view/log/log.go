@@ -1,13 +1,17 @@
 // Package log writes what happens where people and their log watchers read it:
 // Records and Actions in, lines out, in the wording of PortSentry 1.x or 2.x or
-// as JSON (docs/json.md).
+// as JSON (docs/json.md), to the terminal, to syslog, or to both. Every line
+// that the old versions had, byte for byte, is here.
 package log
 
 import (
-	"bytes"
+	"context"
+	"fmt"
 	"io"
 	"net/netip"
+	"strings"
 	"sync"
+	"time"
 
 	"portsentry/internal/config"
 	"portsentry/internal/respond"
@@ -15,67 +19,96 @@ import (
 )
 
 const (
-	bufferSize = 64 << 10
 	// maxLine is the longest line PortSentry ever wrote, without its newline;
 	// longer ones end in dots.
 	maxLine = 1023
+	// closeTime is how long a stop waits for outputs that are slow.
+	closeTime = 2 * time.Second
 )
 
+// level is how much a line matters, and with it where it goes.
+type level uint8
+
+const (
+	levelError level = iota
+	levelNotice
+	levelInfo  // said when asked to be verbose
+	levelDebug // said when asked for everything
+)
+
+// Options say where lines go and how they read.
+type Options struct {
+	Format         config.LogFormat
+	Stdout, Stderr io.Writer // nil: not wanted
+	Syslog         *Syslog   // nil: not wanted
+	Verbose, Debug bool      // lines of 2.x that it had for -v and -d
+
+	Modes      config.Modes // 1.x worded some lines by its mode
+	IgnoreFile string       // as 2.x names it
+}
+
 // Writer writes lines. Scan lines wait in a buffer until Flush, so that a flood
-// costs one write for some hundred of them; everything else is written at once.
-// A line that cannot be written is counted and given up: a full disk stops
-// nobody. Methods may be called from any goroutine; they block while the output
-// does.
+// costs one write for some hundred of them; everything else is written at once,
+// by a goroutine for the terminal and one for syslog. A line for which the
+// bounded buffer has no room, or that cannot be written, is counted and given
+// up: neither a full disk nor a reader that stops reading stops anybody. Lines
+// keep their order and come out whole. Methods may be called from any goroutine
+// and never wait for an output; only Close does, for a while.
 type Writer struct {
 	// InterfaceName names an interface by its index for JSON lines; "" or a nil
 	// function leaves the field out. To be set before the first line.
 	InterfaceName func(index int32) string
 
-	format config.LogFormat
+	o Options
 
-	mu          sync.Mutex
-	out, errOut stream
+	mu      sync.Mutex
+	line    []byte // room to build one line in
+	head    []byte // room for what syslog wants before it
+	console *queue // nil: neither stdout nor stderr is wanted
+	syslog  *queue // nil: not wanted
 }
 
-// New makes a Writer. Only the 2.x format uses errOut, for errors; 1.x had one
-// stream, and a reader of JSON wants one.
-func New(out, errOut io.Writer, format config.LogFormat) *Writer {
-	w := &Writer{format: format}
-	w.out = stream{w: out, buf: make([]byte, 0, bufferSize)}
-	w.errOut.w = errOut
+// New makes a Writer.
+func New(o Options) *Writer {
+	w := &Writer{o: o}
+	if o.Stdout != nil || o.Stderr != nil {
+		w.console = &queue{deliver: (&terminal{{w: o.Stdout}, {w: o.Stderr}}).deliver}
+	}
+	if o.Syslog != nil {
+		w.syslog = &queue{deliver: o.Syslog.deliver, gap: w.gap}
+	}
 	return w
 }
 
-// Stats counts lines since the start.
+// Stats counts lines since the start, those to the terminal and those to syslog.
 type Stats struct {
 	Lines uint64
-	Lost  uint64 // of Lines: could not be written
+	Lost  uint64 // of Lines: could not be written, or there was no room for them
 	Err   error  // why, the last time
 }
 
-// Stats is a snapshot of the counters. Lines still in the buffer count as
-// written.
+// Stats is a snapshot of the counters. Lines that wait count as written.
 func (w *Writer) Stats() Stats {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	s := Stats{Lines: w.out.lines + w.errOut.lines, Lost: w.out.lost + w.errOut.lost, Err: w.out.err}
-	if s.Err == nil {
-		s.Err = w.errOut.err
+	var s Stats
+	for _, q := range [...]*queue{w.console, w.syslog} {
+		if q == nil {
+			continue
+		}
+		one := q.stats()
+		s.Lines += one.Lines
+		s.Lost += one.Lost
+		if s.Err == nil {
+			s.Err = one.Err
+		}
 	}
 	return s
 }
 
 // Scan writes one sighting and the actions it led to.
 func (w *Writer) Scan(r *store.Record) {
-	if r.Name != "" && !isHostName(r.Name) {
-		// Whoever scans us may own the zone his name comes from.
-		anonymous := *r
-		anonymous.Name = ""
-		r = &anonymous
-	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	switch w.format {
+	switch w.o.Format {
 	case config.LogJSON:
 		w.scanJSON(r)
 	case config.Log1x:
@@ -91,7 +124,7 @@ func (w *Writer) Actions(host netip.Addr, actions []respond.Action) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for i := range actions {
-		if w.format == config.LogJSON {
+		if w.o.Format == config.LogJSON {
 			w.actionJSON(host, &actions[i])
 		} else {
 			w.actionText(host, &actions[i])
@@ -100,54 +133,146 @@ func (w *Writer) Actions(host netip.Addr, actions []respond.Action) {
 	w.flush()
 }
 
-// Notice writes one sentence about ourselves, such as that we are listening.
+// Notice writes one sentence about ourselves, such as that somebody was given
+// his access back.
 func (w *Writer) Notice(sentence string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.format == config.LogJSON {
+	w.notice(sentence)
+	w.flush()
+}
+
+func (w *Writer) notice(sentence string) {
+	if w.o.Format == config.LogJSON {
 		w.noticeJSON(sentence)
 	} else {
-		w.out.end(append(w.out.begin(), sentence...))
+		w.say(levelNotice, w.begins(sentence), sentence)
+	}
+}
+
+// Error writes what does not work, a line for each line of text: on stderr
+// whatever the format, and in syslog.
+func (w *Writer) Error(text string) { w.aside(levelError, text) }
+
+// Info writes what PortSentry of old never said, such as what is watched: on
+// stderr, where nobody takes it for a line of old, and in syslog when asked to be
+// verbose.
+func (w *Writer) Info(text string) { w.aside(levelInfo, text) }
+
+// Reword changes how lines read from here on.
+func (w *Writer) Reword(format config.LogFormat, modes config.Modes, ignoreFile string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.o.Format, w.o.Modes, w.o.IgnoreFile = format, modes, ignoreFile
+}
+
+func (w *Writer) aside(l level, text string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for sentence := range strings.SplitSeq(strings.TrimSuffix(text, "\n"), "\n") {
+		b := clean(append(append(w.begin(), w.begins(sentence)...), sentence...))
+		if w.o.Stderr != nil {
+			w.console.add(toStderr, nil, b)
+		}
+		if w.o.Format == config.LogJSON {
+			b = appendNotice(b[:0], sentence)
+		}
+		if l != levelInfo || w.o.Verbose {
+			w.toSyslog(l, b)
+		}
+		w.line = b[:0]
 	}
 	w.flush()
 }
 
-// Flush writes what waits. The caller does it whenever it has no more Records,
-// so that no line waits while nothing happens.
+// begins is what a sentence of ours lacks in the log of 1.x: there, every line
+// began with a word to sort it by.
+func (w *Writer) begins(sentence string) string {
+	if w.o.Format != config.Log1x {
+		return ""
+	}
+	for _, word := range [...]string{"adminalert: ", "attackalert: ", "securityalert: "} {
+		if strings.HasPrefix(sentence, word) {
+			return ""
+		}
+	}
+	return "adminalert: "
+}
+
+// Flush has what waits written, and does not wait for that. The caller does it
+// whenever it has no more Records, so that no line waits while nothing happens.
 func (w *Writer) Flush() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.flush()
 }
 
-// flush writes errors first: 2.x said what went wrong before the scan line.
 func (w *Writer) flush() {
-	w.errOut.flush()
-	w.out.flush()
-}
-
-// stream is one buffered output.
-type stream struct {
-	w     io.Writer
-	buf   []byte
-	torn  bool // the last line that got out has no end
-	lines uint64
-	lost  uint64
-	err   error
-}
-
-// begin gives the buffer to append one line to; end takes it back.
-func (s *stream) begin() []byte {
-	if len(s.buf) > bufferSize-4*maxLine {
-		s.flush()
+	if w.console != nil {
+		w.console.flush()
 	}
-	return s.buf
+	if w.syslog != nil {
+		w.syslog.flush()
+	}
 }
 
-// end ends a line of text: one line whatever is in it, and no longer than
-// maxLine.
-func (s *stream) end(b []byte) {
-	line := b[len(s.buf):]
+// Close waits until every line is written, but not for ever: what an output did
+// not take within two seconds is the error. A daemon that takes no lines is not
+// waited for.
+func (w *Writer) Close() error {
+	w.Flush()
+	if w.syslog != nil {
+		w.o.Syslog.giveUp()
+	}
+	late, cancel := context.WithTimeout(context.Background(), closeTime)
+	defer cancel()
+	var left uint64
+	for _, q := range [...]*queue{w.console, w.syslog} {
+		if q != nil {
+			left += q.wait(late)
+		}
+	}
+	if left > 0 {
+		return fmt.Errorf("%d log lines were not written: whoever reads them does not", left)
+	}
+	return nil
+}
+
+// begin gives the room to build one line in; end or emit takes it back.
+func (w *Writer) begin() []byte { return w.line }
+
+// end writes a line of text.
+func (w *Writer) end(l level, b []byte) { w.emit(l, clean(b)) }
+
+// say writes a line of text made of parts.
+func (w *Writer) say(l level, parts ...string) {
+	b := w.begin()
+	for _, p := range parts {
+		b = append(b, p...)
+	}
+	w.end(l, b)
+}
+
+// emit writes a line whose parts are bounded and escaped already. 1.x had one
+// stream, and a reader of JSON wants one; 2.x had its errors on stderr.
+func (w *Writer) emit(l level, line []byte) {
+	to, out := toStdout, w.o.Stdout
+	if l == levelError && w.o.Format == config.Log2x {
+		to, out = toStderr, w.o.Stderr
+	}
+	if out != nil {
+		var prefix []byte
+		if l == levelDebug {
+			prefix = []byte("debug: ")
+		}
+		w.console.add(to, prefix, line)
+	}
+	w.toSyslog(l, line)
+	w.line = line[:0]
+}
+
+// clean makes text one line whatever is in it, and no longer than maxLine.
+func clean(line []byte) []byte {
 	if len(line) > maxLine {
 		line = append(line[:maxLine-3], "..."...)
 	}
@@ -156,44 +281,5 @@ func (s *stream) end(b []byte) {
 			line[i] = '?'
 		}
 	}
-	s.endUncut(b[:len(s.buf)+len(line)])
-}
-
-// endUncut ends a line whose parts are bounded and escaped already.
-func (s *stream) endUncut(b []byte) {
-	s.buf = append(b, '\n')
-	s.lines++
-}
-
-func (s *stream) flush() {
-	if len(s.buf) == 0 {
-		return
-	}
-	n, err := 0, error(nil)
-	if s.torn {
-		_, err = io.WriteString(s.w, "\n")
-		s.torn = err != nil
-	}
-	if err == nil {
-		n, err = s.w.Write(s.buf)
-	}
-	if err != nil {
-		s.err = err
-		s.lost += uint64(bytes.Count(s.buf[n:], []byte{'\n'}))
-		s.torn = s.torn || n > 0 && s.buf[n-1] != '\n'
-	}
-	s.buf = s.buf[:0]
-}
-
-// isHostName reports whether name holds nothing but what a host name or an
-// address may (RFC 1123 section 2.1, and the underscore).
-func isHostName(name string) bool {
-	for i := range len(name) {
-		switch c := name[i]; {
-		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '.', c == '_', c == ':':
-		default:
-			return false
-		}
-	}
-	return len(name) <= 255
+	return line
 }

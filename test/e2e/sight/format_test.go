@@ -25,11 +25,17 @@ func TestFormats(t *testing.T) {
 		by[format] = start(t, l.Host.NS, nil,
 			"--socket", filepath.Join(t.TempDir(), "control.sock"),
 			"-c", configFile(t, map[string]string{"TCP_PORTS": "11", "UDP_PORTS": "7", "LOG_FORMAT": format}))
-		says(t, by[format].out, harness.ReadyLine)
+		says(t, by[format].out, "entry is now active and listening.") // 1.x wrote PortSentry
 	}
 	w := watch(t, l, by["2.x"].out)
 	ready := []string{version(t), harness.ReadyLine}
-	want1, want2 := ready, ready
+	want2 := ready
+	want1 := []string{
+		"adminalert: PortSentry " + strings.Fields(version(t))[1] + " is starting.",
+		"adminalert: Going into stealth listen mode on TCP port: 11",
+		"adminalert: Going into stealth listen mode on UDP port: 7",
+		"adminalert: PortSentry is now active and listening.",
+	}
 	var wantJSON []map[string]any
 	for _, c := range []struct {
 		v6    bool
@@ -98,7 +104,8 @@ func TestFormats(t *testing.T) {
 	if d := cmp.Diff(append(want2, bye), lines(t, by["2.x"].out)); d != "" {
 		t.Errorf("2.x (-want +got):\n%s", d)
 	}
-	if d := cmp.Diff(append(want1, bye), lines(t, by["1.x"].out)); d != "" {
+	want1 = append(want1, "securityalert: PortSentry is shutting down", "adminalert: PortSentry is shutting down")
+	if d := cmp.Diff(want1, lines(t, by["1.x"].out)); d != "" {
 		t.Errorf("1.x (-want +got):\n%s", d)
 	}
 	var got []map[string]any

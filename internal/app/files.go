@@ -1,0 +1,142 @@
+package app
+
+import (
+	"fmt"
+	"strings"
+
+	"portsentry/internal/config"
+	"portsentry/internal/host"
+	"portsentry/internal/store/textfile"
+)
+
+// openHistory opens the history. It is no reason not to watch: what cannot be
+// written is said.
+func (d *daemon) openHistory(c *config.Config) {
+	d.problems.set("history", "")
+	if c.HistoryFile == "" {
+		return
+	}
+	h, err := textfile.OpenHistory(c.HistoryFile, c.LogFormat)
+	if err != nil {
+		d.problems.set("history", fmt.Sprintf("no history is kept: %v", err))
+		return
+	}
+	d.record.mu.Lock()
+	d.record.history = h
+	d.record.mu.Unlock()
+}
+
+// blockedFiles are the names of the blocked files, for TCP and for UDP: the same
+// one, but in the habits of 1.x one for each mode.
+func blockedFiles(c *config.Config) (tcp, udp string) {
+	// Log only: nobody gets on the list, and an earlier one is not ours to clear.
+	if c.BlockedFile == "" || !blocks(c) {
+		return "", ""
+	}
+	if c.Dialect == config.Dialect2x {
+		return c.BlockedFile, c.BlockedFile
+	}
+	if c.Modes.TCP != config.Unwatched {
+		tcp = textfile.BlockedName(c.BlockedFile, c.Modes.TCP.Word(c.Dialect, false))
+	}
+	if c.Modes.UDP != config.Unwatched {
+		udp = textfile.BlockedName(c.BlockedFile, c.Modes.UDP.Word(c.Dialect, true))
+	}
+	return tcp, udp
+}
+
+// openBlocked opens the blocked files and gives who is on them.
+func (d *daemon) openBlocked(c *config.Config) (listed []textfile.BlockedEntry) {
+	var warnings []string
+	open := func(path string) *textfile.Blocked {
+		if path == "" {
+			return nil
+		}
+		f, entries, w := textfile.OpenBlocked(path)
+		listed, warnings = append(listed, entries...), append(warnings, w...)
+		return f
+	}
+	tcp, udp := blockedFiles(c)
+	var l lists
+	l.tcp = open(tcp)
+	if l.udp = l.tcp; udp != tcp {
+		l.udp = open(udp)
+	}
+	d.record.mu.Lock()
+	d.record.lists = l
+	d.record.mu.Unlock()
+	d.problems.set("blocked", strings.Join(warnings, "\n"))
+	return listed
+}
+
+// setFiles follows the files from old to next. Who is banned goes on the new
+// list, and the old one stays as it is.
+func (d *daemon) setFiles(old, next *config.Config) {
+	d.record.flush()
+	if old.HistoryFile != next.HistoryFile || old.LogFormat != next.LogFormat {
+		d.record.mu.Lock()
+		was := d.record.history
+		d.record.history = nil
+		d.record.mu.Unlock()
+		if was != nil {
+			was.Close()
+		}
+		d.openHistory(next)
+	}
+	oldTCP, oldUDP := blockedFiles(old)
+	if tcp, udp := blockedFiles(next); tcp != oldTCP || udp != oldUDP {
+		d.record.sync()
+		there := make(map[string]bool)
+		for _, e := range d.openBlocked(next) {
+			there[e.Host.String()] = true
+		}
+		for _, row := range d.responder.List() {
+			if host := row.Ban.Prefix.Addr(); !there[host.String()] {
+				d.record.Began(row.Ban, host)
+			}
+		}
+	}
+	if d.names != nil {
+		d.record.lookUp(d.names, next.ResolveHost)
+	}
+	d.setIgnore(next)
+	d.followFiles()
+}
+
+// setIgnore reads the ignore files of c, if they are not the ones that are read
+// already.
+func (d *daemon) setIgnore(c *config.Config) {
+	if len(d.ignore) == 0 || d.ignore[0].path != c.IgnoreFile {
+		d.ignore = openIgnore(c.IgnoreFile)
+	}
+	d.problems.set("ignore", d.ignore.problem())
+}
+
+// followFiles notices edits of the files that people edit. One that cannot be
+// watched is read at the start only.
+func (d *daemon) followFiles() {
+	c := d.conf.Load()
+	var paths []string
+	for _, f := range d.ignore {
+		paths = append(paths, f.path)
+	}
+	tcp, udp := blockedFiles(c)
+	for _, p := range []string{tcp, udp} {
+		if p != "" {
+			paths = append(paths, p)
+		}
+	}
+	if d.files != nil {
+		d.files.Close()
+	}
+	w, err := host.WatchFiles(paths...)
+	d.files = w
+	said := ""
+	if err != nil {
+		said = err.Error()
+	}
+	d.problems.set("files", said)
+	if w != nil {
+		d.base.start("files", w.Run)
+	}
+}

@@ -1,0 +1,77 @@
+package app
+
+import (
+	"fmt"
+
+	"portsentry/internal/config"
+	"portsentry/internal/decode"
+	"portsentry/internal/host"
+	"portsentry/internal/view/log"
+)
+
+// openLog opens the log and says who we are. from is the file that chose the
+// modes, if one did.
+func (d *daemon) openLog(from string) {
+	c := d.conf.Load()
+	o := log.Options{
+		Format: c.LogFormat, Modes: c.Modes, IgnoreFile: c.IgnoreFile,
+		Verbose: d.o.Verbose || d.o.Debug, Debug: d.o.Debug,
+		Stderr: d.o.Stderr, // of a detached daemon: whoever starts it reads it until it is ready
+	}
+	if d.o.ToStdout {
+		o.Stdout = d.o.Stdout
+	} else if !d.o.Detach && d.o.Dialect == config.Dialect2x {
+		fmt.Fprintln(d.o.Stdout, d.o.Build) // as 2.x did wherever it logged to
+	}
+	var problem error
+	if d.o.ToSyslog {
+		o.Syslog, problem = log.OpenSyslog("")
+	}
+	d.log = log.New(o)
+	d.problems.say = d.log.Error
+	d.log.Starting(d.o.Build.Version, d.o.Build.Commit)
+	if problem != nil {
+		d.problems.set("syslog", problem.Error())
+	}
+	if from != "" {
+		d.say("how to watch is said in " + from)
+	}
+	for _, note := range c.Notes() {
+		d.say(note)
+	}
+}
+
+// setLog puts the words of next in force.
+func (d *daemon) setLog(next *config.Config) {
+	d.log.Reword(next.LogFormat, next.Modes, next.IgnoreFile)
+}
+
+// say tells whoever started us what PortSentry of old did not.
+func (d *daemon) say(sentence string) {
+	if !d.o.Detach || d.o.Verbose {
+		d.log.Info(sentence)
+	}
+}
+
+// sayPorts names the ports that are watched in the words of old.
+func (d *daemon) sayPorts(c *config.Config) {
+	served := make(map[uint32]bool)
+	key := func(udp bool, port uint16) uint32 {
+		if udp {
+			return 1<<16 | uint32(port)
+		}
+		return uint32(port)
+	}
+	if sockets, err := host.NewSockets(); err == nil {
+		if all, err := sockets.Listeners(); err == nil {
+			for _, l := range all {
+				if !l.Addr.IsLoopback() {
+					served[key(l.Proto == decode.ProtoUDP, l.Port)] = true
+				}
+			}
+		}
+		sockets.Close()
+	}
+	d.log.Watching(c, func(udp bool, port uint16) bool { return served[key(udp, port)] })
+	d.log.Ignored(d.ignore.prefixes())
+}

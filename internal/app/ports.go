@@ -1,0 +1,47 @@
+package app
+
+import (
+	"portsentry/internal/config"
+	"portsentry/internal/detect"
+)
+
+// watchedPorts are the trap ports by how they are watched.
+type watchedPorts struct {
+	packets, sockets struct{ tcp, udp config.PortSet }
+}
+
+// portsOf divides the trap ports of c between the packets that are looked at and
+// the sockets that accept.
+func portsOf(c *config.Config) (w watchedPorts) {
+	for _, p := range []struct {
+		mode             config.Mode
+		ports            config.PortSet
+		packets, sockets *config.PortSet
+	}{
+		{c.Modes.TCP, c.TrapsTCP(), &w.packets.tcp, &w.sockets.tcp},
+		{c.Modes.UDP, c.TrapsUDP(), &w.packets.udp, &w.sockets.udp},
+	} {
+		if p.mode == config.Connect {
+			*p.sockets = p.ports
+		} else {
+			*p.packets = p.ports
+		}
+	}
+	return w
+}
+
+// looksAtPackets and accepts say which kinds of capture the modes need.
+func looksAtPackets(m config.Modes) bool { return m.TCP > config.Connect || m.UDP > config.Connect }
+func accepts(m config.Modes) bool        { return m.TCP == config.Connect || m.UDP == config.Connect }
+
+// rules are those of the detectors: of packets, and of trap sockets.
+func (d *daemon) rules(c *config.Config) (packets, sockets detect.Rules) {
+	w := portsOf(c)
+	packets = detect.Rules{
+		TCP: w.packets.tcp.Bitmap(), UDP: w.packets.udp.Bitmap(),
+		Trigger: c.ScanTrigger, Window: c.ScanTriggerWindow, TrapServed: d.o.TrapServed,
+	}
+	sockets = packets
+	sockets.TCP, sockets.UDP = w.sockets.tcp.Bitmap(), w.sockets.udp.Bitmap()
+	return packets, sockets
+}

@@ -1,0 +1,107 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"portsentry/internal/config"
+	"portsentry/internal/respond"
+)
+
+// reload reads the configuration again and puts it in force. With any mistake,
+// and on any failure, the old one goes on as it was.
+func (d *daemon) reload(ctx context.Context) {
+	d.notify("RELOADING=1")
+	defer d.notify("READY=1")
+	next, _, err := d.o.load()
+	if err == nil {
+		err = d.apply(ctx, next)
+	}
+	if err == nil {
+		d.log.Notice("adminalert: the configuration has been read again and is in force")
+		d.problems.set("reload", "")
+		return
+	}
+	d.sayRefused(err)
+}
+
+// sayRefused says everything that is wrong with a configuration that was to
+// replace the one in force.
+func (d *daemon) sayRefused(err error) {
+	lines := []string{err.Error()}
+	var mistakes *config.Mistakes
+	if errors.As(err, &mistakes) {
+		lines = lines[:0]
+		for _, m := range *mistakes {
+			lines = append(lines, m.String())
+		}
+	}
+	for _, l := range lines {
+		d.log.Error("adminalert: " + l)
+	}
+	d.log.Error("adminalert: the configuration was not read again; the one from before stays in force")
+	d.problems.quiet("reload", true, fmt.Sprintf("the configuration in force is older than the file, which has mistakes (%d)", len(lines)))
+}
+
+// swap is one step of a reload: what it takes to undo it when a later one fails.
+type swap struct {
+	do, undo func() error
+}
+
+// apply puts next in force in the place of what is. What can fail comes first,
+// each step with its way back; behind the last of them nothing fails any more.
+// Nothing is closed in between: packets go on being captured, and bans stand.
+func (d *daemon) apply(ctx context.Context, next *config.Config) error {
+	old := d.conf.Load()
+	if d.runner == nil && wantsHelper(next) {
+		return fmt.Errorf("%s: the KILL_ settings need a helper process, which starts with the daemon alone, before it gives up its privileges; restart portsentry once", next.Path)
+	}
+	var done []swap
+	for _, s := range []swap{
+		{func() error { return d.openOthers(next) }, func() error { return nil }},
+		{func() error { return d.setTable(ctx, next) }, func() error { return d.setTable(ctx, old) }},
+		{func() error { return d.setPackets(next) }, func() error { return d.setPackets(old) }},
+		{func() error { return d.setSockets(next) }, func() error { return d.setSockets(old) }},
+		{func() error { return d.reloadHelper(ctx) }, func() error { return nil }},
+	} {
+		if err := s.do(); err != nil {
+			for _, u := range slices.Backward(done) {
+				err = errors.Join(err, u.undo())
+			}
+			return err
+		}
+		done = append(done, s)
+	}
+	d.conf.Store(next)
+	d.setRules(next)
+	d.responder.SetMethods(d.methods(next))
+	if d.runner != nil {
+		d.runner.client.SetModes(next.Modes)
+		d.responder.SetSteps(d.runner, respond.PlanFrom(next))
+	}
+	d.sayRules(next)
+	d.setFiles(old, next)
+	d.setLog(next)
+	d.follow()
+	return nil
+}
+
+// setRules puts the new rules into every detector and the new policy before the
+// judge.
+func (d *daemon) setRules(c *config.Config) {
+	packets, sockets := d.rules(c)
+	if p := d.packets.Load(); p != nil {
+		for _, one := range p.pipelines {
+			one.detector.SetRules(packets)
+		}
+	}
+	if s := d.sockets.Load(); s != nil {
+		s.contacts.detector.SetRules(sockets)
+	}
+	d.decider.set(func() {
+		d.decider.judge.SetPolicy(d.policy(c))
+		d.decider.answers = blocks(c)
+	})
+}

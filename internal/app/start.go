@@ -1,0 +1,112 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"portsentry/internal/config"
+	"portsentry/internal/proc"
+)
+
+// start runs the daemon, detached if the command line says so. args are all
+// arguments of this process.
+func start(ctx context.Context, o Options, args []string) error {
+	notifier, isDaemon := proc.Detached()
+	if o.Detach && !isDaemon {
+		return detach(ctx, o, args)
+	}
+	o.ready = func() {}
+	if isDaemon {
+		o.ready = func() { notifier.Ready() }
+	}
+	return Run(ctx, o)
+}
+
+// detach starts the daemon and waits until it is ready. What is wrong with the
+// configuration is said here, where somebody reads it.
+func detach(ctx context.Context, o Options, args []string) error {
+	c, _, err := o.load()
+	if err != nil {
+		return err
+	}
+	if o.Dialect == config.Dialect1x {
+		if joined, err := joinRunning(ctx, &o, c); joined || err != nil {
+			return err
+		}
+	}
+	for _, p := range []struct {
+		flag string
+		path *string
+	}{{"--configfile", &o.ConfigPath}, {"--socket", &o.Socket}, {"--pidfile", &o.PIDFile}} {
+		if *p.path == "" || filepath.IsAbs(*p.path) {
+			continue
+		}
+		abs, err := filepath.Abs(*p.path)
+		if err != nil {
+			return err
+		}
+		args = append(args, p.flag, abs) // the last one counts
+	}
+	if o.Dialect == config.Dialect2x {
+		fmt.Fprintln(o.Stdout, o.Build)
+	}
+	code := proc.Detach(ctx, args, o.Stderr)
+	if code == 0 {
+		return nil
+	}
+	return &exitError{code: code} // the daemon has said why
+}
+
+// writePID writes the pid file that the command line asks for.
+func (d *daemon) writePID() error {
+	if d.o.PIDFile == "" {
+		return nil
+	}
+	f, err := proc.WritePID(d.o.PIDFile)
+	if err != nil {
+		return err
+	}
+	d.onStop(f.Remove)
+	return nil
+}
+
+// notify tells a service manager, where there is one.
+func (d *daemon) notify(state string) {
+	said := ""
+	if err := proc.Notify(state); err != nil {
+		said = err.Error()
+	}
+	d.problems.set("notify", said)
+}
+
+// isTerminal reports whether standard output is a terminal that is still there.
+func isTerminal() bool {
+	_, err := unix.IoctlGetTermios(int(os.Stdout.Fd()), unix.TCGETS)
+	return err == nil
+}
+
+// errHungUp ends a daemon whose terminal has been closed.
+var errHungUp = errors.New("the terminal is gone")
+
+// absolute makes the paths of c independent of where the daemon was started: a
+// relative one is one from the folder of the configuration.
+func absolute(c *config.Config) error {
+	if c.Path == "" {
+		return nil
+	}
+	path, err := filepath.Abs(c.Path)
+	if err != nil {
+		return err
+	}
+	for _, p := range []*string{&c.IgnoreFile, &c.HistoryFile, &c.BlockedFile} {
+		if *p != "" && !filepath.IsAbs(*p) {
+			*p = filepath.Join(filepath.Dir(path), *p)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,136 @@
+package config
+
+// KeyDoc describes one key of portsentry.conf, for a manual. Text is plain:
+// paragraphs with an empty line between, no mark-up.
+type KeyDoc struct {
+	Key     string
+	Group   string // the heading it belongs under; keys of a group follow each other
+	Default string // as the file would have it; "": not set
+	Values  string // what may stand between the quotes
+	Since   string // "1.x", "2.x" or "3.0": the first PortSentry that had it
+	Brief   string // one line
+	Text    string
+}
+
+// Docs describes every key, in the order of the effective configuration.
+func Docs() []KeyDoc {
+	texts := make(map[string]KeyDoc)
+	for _, group := range [][]KeyDoc{docsPorts(), docsCapture(), docsFiles(), docsTrigger(), docsAnswer(), docsCommands()} {
+		for _, d := range group {
+			texts[d.Key] = d
+		}
+	}
+	var all []KeyDoc
+	for _, s := range settings(new(Config)) {
+		if s.def != "" {
+			s.read(s.def)
+		}
+		d := texts[s.key]
+		d.Key, d.Default = s.key, s.show()
+		all = append(all, d)
+	}
+	return all
+}
+
+const (
+	portValues     = "ports and ranges of ports, commas between: 1,11,512-515"
+	advancedValues = "a number from 2 to 65536"
+	flagValues     = "0 (no) or 1 (yes)"
+	blockValues    = "0 (log only), 1 (ban) or 2 (KILL_RUN_CMD, and a ban of the protocol)"
+	timeValues     = "a length of time: 90s, 10m, 1h30m, 1d, 2w; at least 1s, at most 366d"
+	commandValues  = "a line for /bin/sh; it must name $TARGET$"
+	anyCommand     = "a line for /bin/sh"
+	pathValues     = "a path"
+)
+
+func docsPorts() []KeyDoc {
+	const group = "Trap ports"
+	return []KeyDoc{{
+		Key: "TCP_PORTS", Group: group, Since: "1.x", Values: portValues,
+		Brief: "TCP ports that nobody has a reason to talk to",
+		Text: `The trap ports of the modes -tcp and -stcp, --connect and --stealth. A port that a service listens on is left alone while the service runs, but while it is down its clients look like scanners: leave out the ports of your own services.
+
+There may be any number of ports; 1.x took the first 64 and no ranges. With a flag of 1.x a mode refuses to start without its list. Otherwise one of TCP_PORTS and UDP_PORTS is enough.`,
+	}, {
+		Key: "UDP_PORTS", Group: group, Since: "1.x", Values: portValues,
+		Brief: "UDP ports that nobody has a reason to talk to",
+		Text:  `As TCP_PORTS, for UDP (-udp, -sudp, --connect, --stealth). The source of a datagram is easily forged, so what a UDP probe brings about is always a ban on unverified evidence.`,
+	}, {
+		Key: "ADVANCED_PORTS_TCP", Group: group, Since: "1.x", Values: advancedValues,
+		Brief: "advanced mode: TCP ports below this number are traps",
+		Text: `With -atcp or --advanced every port from 1 to one below this number is a trap, unless something listens on it or ADVANCED_EXCLUDE_TCP names it. Services that start and stop while PortSentry runs are followed. 65536 is all ports.
+
+Not set, it means 1024.`,
+	}, {
+		Key: "ADVANCED_PORTS_UDP", Group: group, Since: "1.x", Values: advancedValues,
+		Brief: "advanced mode: UDP ports below this number are traps",
+		Text:  `As ADVANCED_PORTS_TCP, for UDP (-audp, --advanced).`,
+	}, {
+		Key: "ADVANCED_EXCLUDE_TCP", Group: group, Since: "1.x", Values: portValues,
+		Brief: "advanced mode: TCP ports that are no traps",
+		Text:  `What honest machines send to unasked, such as 113 (mail and chat servers ask it for a user name) and 139 (Windows).`,
+	}, {
+		Key: "ADVANCED_EXCLUDE_UDP", Group: group, Since: "1.x", Values: portValues,
+		Brief: "advanced mode: UDP ports that are no traps",
+		Text:  `What honest machines send to unasked, such as 67 (DHCP), 137 and 138 (Windows) and 520 (routers).`,
+	}}
+}
+
+func docsCapture() []KeyDoc {
+	const group = "Where to watch"
+	return []KeyDoc{{
+		Key: "INTERFACES", Group: group, Since: "3.0", Values: "names of interfaces, commas or blanks between",
+		Brief: "the interfaces to watch",
+		Text: `Not set, every interface is watched that is up and holds an address of this machine, those that appear later included, but not the loopback. One that is named here and not there is said to be missing, and watched when it appears.
+
+The option -i takes the place of this key.`,
+	}, {
+		Key: "CAPTURE", Group: group, Since: "3.0", Values: "auto, xdp or afpacket",
+		Brief: "how packets are read",
+		Text:  `auto takes the best that this kernel offers. afpacket insists on a packet socket. xdp is not in this version yet: a packet socket is used, and status says so.`,
+	}}
+}
+
+func docsFiles() []KeyDoc {
+	const group = "Files and log"
+	return []KeyDoc{{
+		Key: "IGNORE_FILE", Group: group, Since: "1.x", Values: pathValues,
+		Brief: "hosts that are never acted on",
+		Text: `One address or network a line, IPv4 or IPv6; a # begins a comment. The file is read again when it has changed. A line with a mistake is named and left out, the others hold. A file beside it with .static at the end of its name, as Debian had it, is read in the same way.
+
+The addresses of this machine, its gateways and its resolvers, and the address you are logged in from need no line.`,
+	}, {
+		Key: "HISTORY_FILE", Group: group, Since: "1.x", Values: pathValues,
+		Brief: "one line for every scan seen",
+		Text:  `The file is added to and never emptied. When it is rotated, the new one is written to; no signal is needed. Not set, no history is kept.`,
+	}, {
+		Key: "BLOCKED_FILE", Group: group, Since: "1.x", Values: pathValues,
+		Brief: "one line for every host that is blocked now",
+		Text: `To let a host in again, take its line out of the file: its ban is lifted and what can be undone is undone. portsentry unban does the same.
+
+The file must be root's and lie where only root may write. Else it is read once, left alone, and said to be.`,
+	}, {
+		Key: "RESOLVE_HOST", Group: group, Since: "1.x", Values: flagValues,
+		Brief: "look up the names of scanners",
+		Text: `1 asks the resolver for the name of a scanner and writes it where the log lines have a place for it. Nothing is decided by a name, and no packet waits for one.
+
+Whoever owns an address also chooses the name it gives, and the question tells his name server that he was noticed. 0 loses nothing.`,
+	}, {
+		Key: "LOG_FORMAT", Group: group, Since: "3.0", Values: "2.x, 1.x or json",
+		Brief: "the form of the log lines",
+		Text:  `The lines of PortSentry 2.x or 1.x, to the letter, as log watchers know them, or one JSON object a line. Not set, it is 1.x when started with a flag of 1.x, else 2.x.`,
+	}}
+}
+
+func docsTrigger() []KeyDoc {
+	const group = "When to answer"
+	return []KeyDoc{{
+		Key: "SCAN_TRIGGER", Group: group, Since: "1.x", Values: "a number from 0 to 2147483647",
+		Brief: "which hit of a host is the first to be answered",
+		Text:  `0 and 1 are the same: the first one. 3 lets two pass and answers from the third on. Hits count for a source, over all its ports and both protocols.`,
+	}, {
+		Key: "SCAN_TRIGGER_WINDOW", Group: group, Since: "3.0", Values: timeValues,
+		Brief: "hits further apart than this do not add up",
+		Text:  `Not set, hits add up for as long as their source is remembered, as of old.`,
+	}}
+}

@@ -1,0 +1,57 @@
+package respond
+
+import (
+	"slices"
+	"time"
+)
+
+// InForce is one row of the book.
+type InForce struct {
+	Ban     Ban
+	Methods []string // names of native methods that hold it
+	Steps   []Step   // owner's steps that stand
+	Lasting []Step   // those that only a person can undo
+}
+
+// row is e as it stands now.
+func (r *Responder) row(e *entry, now time.Time) InForce {
+	row := InForce{Ban: e.ban, Steps: slices.Clone(e.done), Lasting: r.lasting(e.done)}
+	holders := e.leaving
+	if e.native(now) {
+		holders = slices.Concat(e.methods, e.taking, e.leaving)
+	}
+	for _, m := range holders {
+		if !slices.Contains(row.Methods, m.Name()) {
+			row.Methods = append(row.Methods, m.Name())
+		}
+	}
+	return row
+}
+
+// Count is how many bans are in force. A dry run is not.
+func (r *Responder) Count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now, n := time.Now(), 0
+	for _, e := range r.book.entries {
+		if e.blocks(now) {
+			n++
+		}
+	}
+	return n
+}
+
+// List gives what is in force, and what is dry run, in the order of prefixes.
+func (r *Responder) List() []InForce {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	out := make([]InForce, 0, len(r.book.entries))
+	for _, e := range r.book.entries {
+		if e.native(now) || e.blocks(now) {
+			out = append(out, r.row(e, now))
+		}
+	}
+	slices.SortFunc(out, func(a, b InForce) int { return a.Ban.Prefix.Compare(b.Ban.Prefix) })
+	return out
+}

@@ -1,0 +1,102 @@
+package respond
+
+import (
+	"slices"
+	"time"
+
+	"portsentry/internal/judge"
+)
+
+// SetMethods replaces what new bans are made with. Bans that stand stay with the
+// methods that hold them until they end or are replaced: a method that is not in
+// the list any more must go on taking Unban, unless another of its name has come
+// in its place.
+func (r *Responder) SetMethods(methods []Method) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.methods = make([]*method, len(methods))
+	for i, m := range methods {
+		if r.known[m.Name()] == nil {
+			r.known[m.Name()] = new(method)
+		}
+		r.known[m.Name()].Method = m
+		r.methods[i] = r.known[m.Name()]
+	}
+}
+
+// SetSteps replaces the runner and the plan for new answers. What steps under the
+// old plan began is undone by the new runner, if the new plan has the undo for
+// it; where it has none, the ban stays in the book until a person lifts it. Steps
+// that failed and are not in the new plan are not tried again. The old runner
+// still finishes the orders that it has taken. runner may be nil when plan has no
+// steps.
+func (r *Responder) SetSteps(runner Runner, plan Plan) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.runner, r.plan = runner, plan
+	for _, e := range r.book.entries {
+		e.failed = slices.DeleteFunc(e.failed, func(s Step) bool {
+			return !slices.Contains(plan.Ban, s) && !slices.Contains(plan.Command, s)
+		})
+	}
+}
+
+// Restore takes bans of an earlier run into the book: native ones as the kernel
+// still enforces them, others as steps that were done then. Rows of one prefix
+// are one ban, which several methods may hold. Names that no method has are
+// passed over.
+func (r *Responder) Restore(bans []InForce) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	for i := range bans {
+		r.restore(&bans[i], now)
+	}
+	r.nudge()
+}
+
+func (r *Responder) restore(row *InForce, now time.Time) {
+	b := row.Ban
+	var methods []*method
+	for _, name := range row.Methods {
+		if m := r.known[name]; m != nil {
+			methods = append(methods, m)
+		}
+	}
+	e := r.book.entries[b.Prefix]
+	switch {
+	case len(methods)+len(row.Steps) == 0:
+		return
+	case e == nil && len(r.book.entries) >= MaxBans:
+		return
+	case e == nil:
+		e = &entry{
+			ban: b, decided: now.UnixNano(), host: b.Prefix.Addr(), expire: b.Until, listed: true, index: -1,
+			order: Order{Host: b.Prefix.Addr(), Port: b.Port, Proto: b.Proto, Evidence: uint8(b.Evidence)},
+		}
+		r.book.add(e)
+	default:
+		e.ban.Strength = max(e.ban.Strength, b.Strength)
+		if e.ban.Scope != b.Scope {
+			e.ban.Scope = judge.AllProtocols
+		}
+		if b.Until.IsZero() || !e.ban.Until.IsZero() && b.Until.After(e.ban.Until) {
+			e.ban.Until = b.Until
+		}
+		e.expire = e.ban.Until
+		r.book.schedule(e)
+	}
+	e.methods = union(e.methods, methods)
+	e.done = union(e.done, row.Steps)
+}
+
+// union is a with what b has besides.
+func union[T comparable](a, b []T) []T {
+	out := slices.Clone(a)
+	for _, x := range b {
+		if !slices.Contains(out, x) {
+			out = append(out, x)
+		}
+	}
+	return out
+}

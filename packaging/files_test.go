@@ -1,0 +1,118 @@
+package packaging_test
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// tool runs a program that checks files for us, if it is installed.
+func tool(t *testing.T, name string, args ...string) {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if errors.Is(err, exec.ErrNotFound) {
+		t.Logf("%s is not installed", name)
+		return
+	}
+	out, err := exec.Command(path, args...).CombinedOutput()
+	if err != nil {
+		t.Errorf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+}
+
+func TestInitScriptSyntax(t *testing.T) {
+	const script = "init.d/portsentry"
+	tool(t, "sh", "-n", script)
+	tool(t, "dash", "-n", script)
+	tool(t, "bash", "--posix", "-n", script)
+	tool(t, "busybox", "sh", "-n", script)
+	tool(t, "shellcheck", "-s", "sh", script)
+	if info, err := os.Stat(script); err != nil || info.Mode().Perm() != 0o755 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	text, err := os.ReadFile(script)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, word := range []string{"pkill", "killall", "pidof", "start-stop-daemon", "kill -9", "kill -KILL"} {
+		if strings.Contains(string(text), word) {
+			t.Errorf("%s is in it", word)
+		}
+	}
+}
+
+// TestUnit verifies the unit with a program that is there in the place of ours.
+func TestUnit(t *testing.T) {
+	text, err := os.ReadFile("systemd/portsentry.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	unit := string(text)
+	for _, want := range []string{"\nType=simple\n", "\nExecReload=/bin/kill -HUP $MAINPID\n", "\nRestart=on-failure\n", "\nStateDirectory=portsentry\n"} {
+		if !strings.Contains(unit, want) {
+			t.Errorf("%q is not in it", want)
+		}
+	}
+	// What would break commands of the owner's.
+	for _, setting := range []string{"NoNewPrivileges=", "ProtectSystem=", "ProtectHome=", "PrivateTmp=", "CapabilityBoundingSet=", "User=", "MemoryDenyWriteExecute=", "SystemCallFilter=", "PrivateNetwork=", "RestrictAddressFamilies="} {
+		if strings.Contains(unit, "\n"+setting) {
+			t.Errorf("%s is in it", setting)
+		}
+	}
+	const program = "ExecStart=/usr/sbin/portsentry"
+	if !strings.Contains(unit, program+"\n") {
+		t.Fatal("no " + program)
+	}
+	path := filepath.Join(t.TempDir(), "portsentry.service")
+	if err := os.WriteFile(path, []byte(strings.Replace(unit, program, "ExecStart=/bin/true", 1)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	tool(t, "systemd-analyze", "verify", "--man=no", path)
+}
+
+func TestLogFiles(t *testing.T) {
+	rotate, err := filepath.Abs("logrotate/portsentry")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// It refuses a file that others may write; that of a checkout may be one.
+	text, err := os.ReadFile(rotate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	copied := filepath.Join(t.TempDir(), "portsentry")
+	if err := os.WriteFile(copied, text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	tool(t, "logrotate", "--debug", "--state", copied+".state", copied)
+	history := parse(t, shipped(t)).HistoryFile
+	if !strings.Contains(string(text), "\n"+history+"\n") {
+		t.Errorf("%s is not rotated", history)
+	}
+
+	log, err := filepath.Abs("rsyslog/portsentry.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tool(t, "rsyslogd", "-N1", "-f", log)
+	conf, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const own = "/var/log/portsentry.syslog"
+	if !strings.Contains(string(conf), `file="`+own+`"`) || !strings.Contains(string(text), "\n"+own+"\n") {
+		t.Errorf("%s is not written, or not rotated", own)
+	}
+}
+
+func shipped(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("portsentry.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}

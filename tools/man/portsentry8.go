@@ -1,0 +1,133 @@
+package main
+
+import "strings"
+
+// option is one option of the daemon.
+type option struct{ short, long, arg, text string }
+
+// tag is the option as the page shows it.
+func (o option) tag() string {
+	long := "`--" + o.long + "`"
+	if o.arg != "" {
+		long += " <" + o.arg + ">"
+	}
+	if o.short == "" {
+		return long
+	}
+	return "`-" + o.short + "`, " + long
+}
+
+// command is one subcommand.
+type command struct{ name, args, text string }
+
+func (c command) tag() string { return strings.TrimSpace("`" + c.name + "` " + c.args) }
+
+// modes1x are the flags of PortSentry 1.x.
+var modes1x = []struct{ flags, text string }{
+	{"`-tcp`, `-udp`", "Connect mode: the trap ports are opened, and whoever connects, or sends a datagram, is scanning."},
+	{"`-stcp`, `-sudp`", "Stealth mode: packets to the trap ports are looked at below the sockets."},
+	{"`-atcp`, `-audp`", "Advanced stealth mode: as stealth mode, for every port from 1 to one below `ADVANCED_PORTS_TCP` or `ADVANCED_PORTS_UDP` that no service listens on and that is not excluded."},
+}
+
+// options are those of the program without a command, and the global ones.
+var options = []option{
+	{"", "stealth", "", "Watch packets to the trap ports below the sockets. This is what it does without being told."},
+	{"", "connect", "", "Open the trap ports, take what connects, send `PORT_BANNER` if one is set, and close."},
+	{"", "advanced", "", "Watch every unused port below `ADVANCED_PORTS_TCP` and `ADVANCED_PORTS_UDP`."},
+	{"c", "configfile", "path", "Read this configuration and not `/etc/portsentry/portsentry.conf`."},
+	{"i", "interface", "name", "Watch this interface only; may be given several times. `ALL` and `any` mean every interface, `ALL_NLO` every one but the loopback. It comes before `INTERFACES` in the configuration."},
+	{"l", "logoutput", "where", "Log to `stdout` or to `syslog`; given twice, to both."},
+	{"m", "method", "name", "`pcap` or `raw`: accepted because 2.x had it. `CAPTURE` in the configuration says how packets are read."},
+	{"D", "daemon", "", "Detach from the terminal and log to syslog."},
+	{"", "foreground", "", "Do not detach where a flag of 1.x would."},
+	{"", "pidfile", "path", "Write the process number there. Detached, it is `/run/portsentry.pid` unless you say otherwise."},
+	{"L", "disable-local-check", "", "Show probes from this machine's own addresses like anybody's. They are never answered all the same."},
+	{"S", "disable-service-check", "", "A port in the lists is a trap even while a service listens on it. Its clients are scanners then: for honeypots."},
+	{"d", "debug", "", "Say everything."},
+	{"v", "verbose", "", "Say more."},
+	{"", "socket", "path", "The control socket, which the commands ask and the daemon listens on."},
+	{"h", "help", "", "Say how it is used."},
+	{"V", "version", "", "Say the version."},
+}
+
+// subcommands are those that a person calls.
+var subcommands = []command{
+	{"check", "", "Read the configuration and say everything that is wrong with it, each with its line and what was probably meant. Without a mistake, print what is in force. Nothing is touched, and no privilege is needed."},
+	{"status", "[`--json`]", "Say what the running daemon watches, what it lost, how it answers and what is wrong."},
+	{"bans", "[`--exact`] [`--json`]", "List who is cut off, from what, why, and until when."},
+	{"unban", "[`--json`] <ADDRESS>", "Lift every ban of the address, and of the IPv6 /64 it lies in, and undo what was done to it."},
+	{"completion", "`bash`|`zsh`|`fish`", "Print a script that completes command lines in that shell."},
+}
+
+// files are those that it reads and writes, the configuration's names apart.
+var files = []struct{ path, text string }{
+	{"/etc/portsentry/portsentry.conf", "The configuration, see portsentry.conf(5). Without one, the shipped lists are watched and nothing is answered."},
+	{"/etc/portsentry/portsentry.ignore", "Who is never acted on."},
+	{"/etc/portsentry/portsentry.modes", "Of Red Hat's packages: the modes to watch in, where no option says so."},
+	{"/etc/default/portsentry", "Of Debian's packages: `TCP_MODE` and `UDP_MODE`, where neither an option nor `portsentry.modes` says so."},
+	{"/var/lib/portsentry/portsentry.history", "A line for every scan."},
+	{"/var/lib/portsentry/portsentry.blocked", "A line for every host that is blocked now. Taking one out lifts the ban. Started with a flag of 1.x, there is one for each mode, and its name ends in the mode: `portsentry.blocked.stcp`."},
+	{"/etc/hosts.deny", "What `KILL_HOSTS_DENY` adds is taken out again when the ban ends."},
+	{"/run/portsentry/portsentry.sock", "The control socket, for root and the group portsentry."},
+	{"/run/portsentry.pid", "The process number of a daemon that has detached."},
+}
+
+func portsentry8() *page {
+	p := newPage("portsentry", 8, "notice who probes this machine, and cut them off")
+
+	p.section("Synopsis")
+	p.WriteString(".nf\n" + inline("`portsentry` [`--stealth` | `--connect` | `--advanced`] [<option> ...]") + "\n" +
+		inline("`portsentry` `-tcp` | `-stcp` | `-atcp` | `-udp` | `-sudp` | `-audp` [<option> ...]") + "\n" +
+		inline("`portsentry` <command> [<option> ...]") + "\n.fi\n")
+
+	p.section("Description")
+	p.text("Portsentry watches ports that nobody has a reason to talk to. Whoever does is scanning: it says who, how and where, " +
+		"and answers as the configuration says. A port that a service listens on is left alone by itself, for as long as the service runs.\n\n" +
+		"Without a mode it watches TCP and UDP in stealth mode. It takes the configuration, the command lines and the ignore file of PortSentry 1.x and 2.x as they are.\n\n" +
+		"This machine's own addresses, its gateways, resolvers, time servers, the addresses in the ignore file and those of logged-in users are never acted on. " +
+		"Every native ban ends by itself.")
+
+	p.section("Options")
+	for _, o := range options {
+		p.item(o.tag(), o.text)
+	}
+
+	p.section("Flags of PortSentry 1.x")
+	p.text("One or several, at most one for TCP and one for UDP; one process watches both. With any of them it detaches, unless `--foreground` is given, " +
+		"logs to syslog in the words of 1.x, and writes its files in the form and under the names of 1.x.")
+	for _, m := range modes1x {
+		p.item(m.flags, m.text)
+	}
+
+	p.section("Commands")
+	p.text("All but `check` and `completion` ask the running daemon over its control socket, which root and the members of the group portsentry may do.")
+	for _, c := range subcommands {
+		p.item(c.tag(), c.text)
+	}
+
+	p.section("Signals")
+	p.item("`SIGHUP`", "Read the configuration and the ignore file again. With a mistake in it, the old configuration stays in force. Bans stay. "+
+		"The first `KILL_` setting needs a restart: what runs commands starts with the daemon, before it gives up its privileges.")
+	p.item("`SIGTERM`, `SIGINT`", "Stop in order. Native bans that are in force stay until they end; trap rules in the kernel are taken away. A second one stops at once.")
+
+	p.section("Exit status")
+	p.item("`0`", "All went well; the daemon was stopped in order.")
+	p.item("`1`", "The daemon could not start or go on. `unban`: the address is not banned.")
+	p.item("`2`", "A command could not do what was asked. `check`: there are mistakes.")
+	p.item("`255`", "The daemon could not start or go on, and was started with a flag of 1.x.")
+
+	p.section("Files")
+	for _, f := range files {
+		p.item("`"+f.path+"`", f.text)
+	}
+
+	p.section("Examples")
+	p.text("See what is wrong with a configuration, watch with it, and let somebody in again:")
+	p.example("portsentry check -c /etc/portsentry/portsentry.conf", "portsentry -c /etc/portsentry/portsentry.conf", "portsentry unban 203.0.113.9")
+	p.text("As PortSentry 1.x was started, in one process and not two:")
+	p.example("portsentry -stcp -sudp")
+
+	p.section("See also")
+	p.text("`portsentry.conf`(5), `nft`(8), `ipset`(8), `hosts_access`(5), `fail2ban-client`(1)")
+	return p
+}
