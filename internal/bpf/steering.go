@@ -42,8 +42,10 @@ type Steering struct {
 	links   []link.Link
 	taken   *ringbuf.Reader
 	scratch ringbuf.Record
-	traps   *ebpf.Memory // the table traps of traps.c
-	partial bool
+	// The tables of traps.c, mapped: they are there still when the privilege for
+	// bpf(2) has been given up.
+	uses, traps *ebpf.Memory
+	partial     bool
 }
 
 const rowSize = 4 << 16 // bytes that one protocol has in a table
@@ -79,6 +81,9 @@ func (s *Steering) open(to Sockets) error {
 	spec.Maps[trapsMapTaken].MaxEntries = uint32(os.Getpagesize()) // the least there is
 	if err := spec.LoadAndAssign(&s.objects, nil); err != nil {
 		return fmt.Errorf("load programs: %w", err)
+	}
+	if s.uses, err = s.objects.Uses.Memory(); err != nil {
+		return fmt.Errorf("map the table of uses: %w", err)
 	}
 	if s.traps, err = s.objects.Traps.Memory(); err != nil {
 		return fmt.Errorf("map the table of traps: %w", err)
@@ -147,8 +152,15 @@ func (s *Steering) attach(to *os.File, p *ebpf.Program, at ebpf.AttachType) erro
 
 // Uses reads how often each port was bound or listened on.
 func (s *Steering) Uses(p Proto, into *Counts) error {
-	if err := s.objects.Uses.Lookup(uint32(p), into); err != nil {
-		return fmt.Errorf("uses of ports: %w", err)
+	var chunk [4096]byte
+	for i := 0; i < len(into); {
+		if _, err := s.uses.ReadAt(chunk[:], int64(p)*rowSize+4*int64(i)); err != nil {
+			return fmt.Errorf("table of uses: %w", err)
+		}
+		for b := chunk[:]; len(b) > 0; b = b[4:] {
+			into[i] = binary.NativeEndian.Uint32(b)
+			i++
+		}
 	}
 	return nil
 }

@@ -71,10 +71,11 @@ type Stats struct {
 	Cut      uint64 // held connections whose peer was too slow, or did not hang up
 	Starved  uint64 // times that there was no descriptor left for a connection
 	Failed   uint64 // banners that could not be sent
+	Blind    uint64 // times that the sockets of the host could not be listed: services that have ended keep their ports
 }
 
 type counters struct {
-	contacts, banners, refused, withheld, cut, starved, failed atomic.Uint64
+	contacts, banners, refused, withheld, cut, starved, failed, blind atomic.Uint64
 }
 
 // Open opens the traps in the network namespace of the calling thread. What
@@ -219,7 +220,7 @@ func (t *Traps) Stats() Stats {
 	c := &t.counts
 	return Stats{
 		Contacts: c.contacts.Load(), Lost: lost, Banners: c.banners.Load(), Refused: c.refused.Load(),
-		Withheld: c.withheld.Load(), Cut: c.cut.Load(), Starved: c.starved.Load(), Failed: c.failed.Load(),
+		Withheld: c.withheld.Load(), Cut: c.cut.Load(), Starved: c.starved.Load(), Failed: c.failed.Load(), Blind: c.blind.Load(),
 	}
 }
 

@@ -51,9 +51,7 @@ func (t *Traps) Run(ctx context.Context, handle capture.ContactHandler) error {
 				return fmt.Errorf("trap ports: %w", err)
 			}
 		}
-		if err := l.after(now); err != nil {
-			return fmt.Errorf("trap ports: %w", err)
-		}
+		l.after(now)
 	}
 	return nil
 }
@@ -116,7 +114,7 @@ func (l *loop) event(fd int, now time.Time) error {
 }
 
 // after does what was due by now.
-func (l *loop) after(now time.Time) error {
+func (l *loop) after(now time.Time) {
 	for _, h := range l.held {
 		if !now.Before(h.deadline) {
 			l.cut(h)
@@ -128,12 +126,15 @@ func (l *loop) after(now time.Time) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.steering == nil {
-		return nil
+		return
 	}
 	if next, needed := l.steering.due(); needed && !now.Before(next) {
-		return l.steering.look(now)
+		if err := l.steering.look(now); err != nil {
+			// Ports in use stay out of the traps, so no harm is done: try again.
+			l.counts.blind.Add(1)
+			l.steering.told = true
+		}
 	}
-	return nil
 }
 
 // take takes one contact of s and says whether there may be more.

@@ -151,8 +151,13 @@ func (s *steering) look(now time.Time) error {
 		return err
 	}
 	for p := range s.uses {
+		agreed, uses, want, served := &s.agreed[p], &s.uses[p], &s.want[p], &served[p]
 		for port := 1; port < 1<<16; port++ {
-			if err := s.decide(bpf.Proto(p), uint16(port), served[p].Has(uint16(port))); err != nil {
+			// Most ports are as they should be: traps and free.
+			if a := agreed[port]; a != 0 && a == uses[port]+1 && want.Has(uint16(port)) && !served.Has(uint16(port)) {
+				continue
+			}
+			if err := s.decide(bpf.Proto(p), uint16(port), served.Has(uint16(port))); err != nil {
 				return err
 			}
 		}
@@ -168,7 +173,7 @@ func (s *steering) decide(p bpf.Proto, port uint16, served bool) error {
 	if !wanted || served {
 		if wanted {
 			s.taken[p][port] = uses
-		} else {
+		} else if len(s.taken[p]) > 0 {
 			delete(s.taken[p], port)
 		}
 		if *agreed == 0 {
