@@ -214,14 +214,16 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 	forGood.Until, forGood.Methods = nil, nil
 	answers := map[string][]any{
 		"Answer of `GET /v1/status`": {
-			view.Status{},
+			view.Status{TCPMode: "none", UDPMode: "connect"},
 			view.Status{
+				TCPMode: "stealth", UDPMode: "advanced",
 				Started: at, Watching: []view.Watched{{Interface: "wg0", How: "AF_PACKET", Why: "no Ethernet header"}},
 				Counters: []view.Counter{{Name: "lost_total", Loss: true}}, Problems: []string{"the disk is full"},
 			},
 		},
 		"Answer of `GET /v1/bans`":         {view.BanList{Bans: []view.Ban{ban, forGood}}},
 		"Answer of `DELETE /v1/bans/ADDR`": {view.Unbanned{Address: ban.Prefix.Addr(), Lifted: []view.Ban{ban}}},
+		"Answer of `PUT /v1/modes`":        {view.Modes{PID: 7, TCP: "connect", UDP: "none"}},
 		"Every other answer":               {view.Refusal{}, view.Refusal{Message: "no", Hint: "ask again"}},
 	}
 	for heading, samples := range answers {

@@ -101,14 +101,14 @@ func TestOneOrder(t *testing.T) {
 	w.Info("two\nlines")
 	closed(t, w)
 	quiet := New(Options{Format: config.Log2x, Stdout: &both, Stderr: &both})
-	quiet.Info("not asked for")
+	quiet.Info("not verbose")
 	closed(t, quiet)
 	var got []string
 	for line := range strings.Lines(both.String()) {
 		f := strings.Fields(line)
 		got = append(got, f[0])
 	}
-	if want := "Scan error Scan error Scan error two lines"; strings.Join(got, " ") != want {
+	if want := "Scan error Scan error Scan error two lines not"; strings.Join(got, " ") != want {
 		t.Errorf("got %v, want %s", got, want)
 	}
 }
