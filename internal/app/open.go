@@ -25,6 +25,10 @@ func (d *daemon) open() error {
 	if d.control, err = control.Listen(d.o.Socket, view.Group, d, warnings); err != nil {
 		return err
 	}
+	d.onStop(d.control.Close) // a start that fails later leaves no socket behind
+	if err := d.writePID(); err != nil {
+		return err
+	}
 	w, err := host.NewWatcher()
 	if err != nil {
 		return fmt.Errorf("the facts of this machine: %w", err)

@@ -241,15 +241,18 @@ func (r *recorder) close() {
 }
 
 // sync makes the blocked files and what is blocked agree, and returns the hosts
-// whose lines somebody took out to give them their access back.
-func (r *recorder) sync() []netip.Addr {
+// whose lines somebody took out to give them their access back, each with the
+// file.
+func (r *recorder) sync() map[netip.Addr]string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var lifted []netip.Addr
+	lifted := make(map[netip.Addr]string)
 	for _, f := range r.lists.each() {
-		l, err := f.Sync()
+		hosts, err := f.Sync()
 		r.failed("blocked", "the blocked file is not up to date", err)
-		lifted = append(lifted, l...)
+		for _, host := range hosts {
+			lifted[host] = f.Path()
+		}
 	}
 	return lifted
 }

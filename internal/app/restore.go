@@ -53,7 +53,7 @@ func (d *daemon) restore(c *config.Config, listed []textfile.BlockedEntry) {
 	}
 	plan := d.responder.Plan()
 	for _, e := range listed {
-		if _, stands := standing[netip.PrefixFrom(e.Host, e.Host.BitLen())]; stands || covered(rows, e.Host) {
+		if covered(standing, e.Host) {
 			continue
 		}
 		if row, ok := plan.Earlier(e.Host, e.Since, e.Port, e.Proto, c); ok {
@@ -67,14 +67,16 @@ func (d *daemon) restore(c *config.Config, listed []textfile.BlockedEntry) {
 	d.responder.SetMethods(d.methods(c))
 }
 
-// covered reports whether the ban of a network keeps a out.
-func covered(rows []respond.InForce, a netip.Addr) bool {
-	for _, r := range rows {
-		if !r.Ban.Prefix.IsSingleIP() && r.Ban.Prefix.Contains(a) {
-			return true
-		}
+// covered reports whether a ban keeps a out: its own, or that of its /64, which
+// is the only network that is ever banned.
+func covered(standing map[netip.Prefix]int, a netip.Addr) bool {
+	_, alone := standing[netip.PrefixFrom(a, a.BitLen())]
+	if alone || a.Is4() {
+		return alone
 	}
-	return false
+	net, err := a.Prefix(64)
+	_, whole := standing[net]
+	return err == nil && whole
 }
 
 // remember fills in what the kernel does not keep about a ban, as far as the
@@ -97,11 +99,11 @@ func remember(b *respond.Ban, e textfile.BlockedEntry, now time.Time, c *config.
 // liftEdited lifts the bans of hosts whose lines somebody took out of the
 // blocked file: that is how access has been restored since 1998.
 func (d *daemon) liftEdited(ctx context.Context) {
-	for _, host := range d.record.sync() {
+	for host, file := range d.record.sync() {
 		if _, err := d.responder.Unban(ctx, host); err != nil {
-			d.problems.set("lift", fmt.Sprintf("%s was taken out of the blocked file, but is still banned: %v", host, err))
+			d.problems.set("lift", fmt.Sprintf("%s was taken out of %s, but is still banned: %v", host, file, err))
 			continue
 		}
-		d.log.Notice(fmt.Sprintf("adminalert: %s is no longer banned: its line was taken out of %s", host, d.conf.Load().BlockedFile))
+		d.log.Notice(fmt.Sprintf("adminalert: %s is no longer banned: its line was taken out of %s", host, file))
 	}
 }

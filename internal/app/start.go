@@ -103,6 +103,7 @@ func absolute(c *config.Config) error {
 	if err != nil {
 		return err
 	}
+	c.Path = path
 	for _, p := range []*string{&c.IgnoreFile, &c.HistoryFile, &c.BlockedFile} {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(filepath.Dir(path), *p)

@@ -73,7 +73,9 @@ const boot = `
 set -e
 mount --make-rprivate /
 mount -t proc proc /proc
+umount -lR /sys
 mount -t sysfs sysfs /sys
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
 echo ` + Name + ` >/proc/sys/kernel/hostname
 for node in null zero full random urandom tty; do
 	: >"$0/dev/$node"

@@ -118,6 +118,9 @@ func TestServiceTakesUDP(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if err := pc.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
 		done := make(chan error, 1)
 		go func() {
 			b := make([]byte, 100)

@@ -2,11 +2,14 @@ package listen
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"portsentry/internal/host"
 )
 
 // socket is a TCP listener or a UDP socket of ours.
@@ -74,6 +77,11 @@ func (s *socket) prepare() error {
 		if err := unix.SetsockoptInt(s.fd, o.level, o.name, 1); err != nil {
 			return fmt.Errorf("socket option: %w", err)
 		}
+	}
+	// Whoever asks the kernel who listens is told that it is us. Without the
+	// privilege nobody could be told.
+	if err := unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_MARK, host.TrapMark); err != nil && !errors.Is(err, unix.EPERM) {
+		return fmt.Errorf("socket mark: %w", err)
 	}
 	var at unix.Sockaddr
 	switch steered := s.port == 0; {

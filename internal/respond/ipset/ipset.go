@@ -31,8 +31,13 @@ const size = respond.MaxBans
 // maxTimeout is the longest that the kernel times an element.
 const maxTimeout = 2147483 * time.Second
 
-// usedFor is how long an answer counts to whether a rule uses a set.
-const usedFor = time.Second
+// usedFor and unusedFor are how long an answer counts to whether a rule uses a
+// set. A rule that the owner has just added is to hold for the very next probe;
+// and without one every probe is a line, which costs more than the question.
+const (
+	usedFor   = time.Second
+	unusedFor = 10 * time.Millisecond
+)
 
 // answerTime bounds how long the kernel may take for one answer.
 const answerTime = 2 * time.Second
@@ -137,7 +142,11 @@ func (s *Sets) Takes(b *respond.Ban) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f := s.of(b.Prefix)
-	if time.Since(f.asked) > usedFor {
+	counts := unusedFor
+	if f.used {
+		counts = usedFor
+	}
+	if time.Since(f.asked) > counts {
 		s.ask(f)
 	}
 	return f.used

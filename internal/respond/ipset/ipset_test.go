@@ -184,8 +184,17 @@ func TestNoRuleNoClaim(t *testing.T) {
 	if o, dropped := hit(); o.Blocked || len(o.Actions) > 0 || dropped || len(led.began) > 0 || len(r.List()) > 0 {
 		t.Errorf("no rule: %+v, dropped %v, %v", o, dropped, r.List())
 	}
-	l.rules(s)
-	if o, dropped := hit(); !o.Blocked || !dropped || len(led.began) != 1 ||
+	asked := time.Now()
+	for _, rule := range s.Rules() {
+		l.run(strings.Fields(rule)...)
+	}
+	var o respond.Outcome
+	var dropped bool
+	eventually(t, "the rule is noticed", func() bool { o, dropped = hit(); return o.Blocked })
+	if took := time.Since(asked); took >= usedFor {
+		t.Errorf("a rule was noticed after %v", took)
+	}
+	if !dropped || len(led.began) != 1 ||
 		len(o.Actions) != 1 || o.Actions[0].Text != "ipset for 1m0s (new connections; verified)" {
 		t.Errorf("with the rule: %+v, dropped %v", o, dropped)
 	}

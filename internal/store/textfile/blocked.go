@@ -144,6 +144,9 @@ func (b *Blocked) read() (text []byte, at stamp, err error) {
 	return text, stampOf(&st), err
 }
 
+// Path is the file's name.
+func (b *Blocked) Path() string { return b.path }
+
 // Add lists e, unless its host is listed already.
 func (b *Blocked) Add(e BlockedEntry) error {
 	if _, listed := b.hosts[e.Host]; listed {

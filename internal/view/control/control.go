@@ -168,6 +168,15 @@ func (s *Server) Run(ctx context.Context) error {
 	return <-stopped
 }
 
+// Close removes the socket of a server that does not get to Run. After Run it
+// does nothing.
+func (s *Server) Close() error {
+	if err := s.listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("control socket: %w", err)
+	}
+	return nil
+}
+
 // stop waits for requests, not for clients who sit there saying nothing.
 func (s *Server) stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownGrace)

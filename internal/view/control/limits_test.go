@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -104,6 +105,34 @@ func TestTooManyClients(t *testing.T) {
 	until(t, "the places are given back", func() bool { return len(s.listener.root) == 0 })
 	if status, _ := ask(t, client(t, path), "GET", "/v1/status"); status != 200 {
 		t.Errorf("afterwards: %d", status)
+	}
+}
+
+// TestClose: a start that fails later leaves no socket behind, and the socket of
+// whoever comes next is not ours to remove.
+func TestClose(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sock")
+	quiet := slog.New(slog.DiscardHandler)
+	s, err := Listen(path, "", newBackend(), quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the socket is still there: %v", err)
+	}
+	next, err := Listen(path, "", newBackend(), quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer next.Close()
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(path); err != nil {
+		t.Errorf("the socket of the next daemon is gone: %v", err)
 	}
 }
 

@@ -241,8 +241,10 @@ func (w *world) knock(proto string, from netip.Addr, port uint16) {
 			return err
 		}
 		c, err := net.DialTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0)), net.TCPAddrFromAddrPort(to))
-		if errors.Is(err, syscall.ECONNREFUSED) {
-			return nil // closed, as a stealth mode leaves it
+		// Closed, as a stealth mode leaves it; or open for the microseconds in
+		// which 1.2 binds it to see whether it is served.
+		if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET) {
+			return nil
 		}
 		if err == nil {
 			c.Close()
