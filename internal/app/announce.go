@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	"portsentry/internal/config"
 	"portsentry/internal/decode"
@@ -60,12 +61,16 @@ func (d *daemon) watch() {
 	case before != now || sockets != nil && !w.begun:
 		d.say(d.watchWords(c, links))
 	}
-	w.begun = true
 	if (!nothing || sockets != nil) && !w.said {
 		w.said = true
 		d.sayPorts(c)
 		d.sayRest(left)
 		d.log.Active()
+	}
+	if !w.begun {
+		// A machine whose network comes up later is watched then. Whoever started
+		// us need not wait for it.
+		w.begun = true
 		d.notify("READY=1")
 		d.o.ready()
 	}
@@ -192,6 +197,18 @@ func (d *daemon) listening() string {
 	return firstOf(out) + " (listening)"
 }
 
+// short is a length of time without the units that are nought.
+func short(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
 func firstOf(words []string) string {
 	if len(words) <= maxNamed {
 		return strings.Join(words, ", ")
@@ -226,7 +243,10 @@ func (d *daemon) answerWords(c *config.Config) string {
 	}
 	s := fmt.Sprintf("TCP %s, UDP %s", word(c.BlockTCP), word(c.BlockUDP))
 	if native {
-		s += fmt.Sprintf("; with %s, for %s", strings.Join(natives, " and "), c.BanTimeUnverified)
+		s += fmt.Sprintf("; with %s, for %s", strings.Join(natives, " and "), short(c.BanTimeUnverified))
+		if accepts(c.Modes) && c.BanTime > c.BanTimeUnverified {
+			s += fmt.Sprintf(" (%s on proof)", short(c.BanTime))
+		}
 	}
 	return s
 }

@@ -178,6 +178,12 @@ func (d *daemon) keepHouse(ctx context.Context) error {
 	left := 1 // once for what changed while we started
 	again := time.NewTimer(lookAgain)
 	defer again.Stop()
+	look := func(times int) {
+		if left == 0 { // else it is on: what happens all the time must not put it off
+			again.Reset(lookAgain)
+		}
+		left = max(left, times)
+	}
 	d.follow()
 	for {
 		select {
@@ -195,11 +201,9 @@ func (d *daemon) keepHouse(ctx context.Context) error {
 		case c := <-d.peers.Changes():
 			d.peersChanged(ctx, c)
 		case <-d.files.Changed():
-			left = looks
-			again.Reset(lookAgain)
+			look(looks)
 		case <-d.record.listed: // something for the blocked file
-			left = max(left, 1)
-			again.Reset(lookAgain)
+			look(1)
 		case <-again.C:
 			d.liftEdited(ctx)
 			if d.ignore.changed() {

@@ -133,7 +133,13 @@ func (d *decider) sighting(s *detect.Sighting) {
 	if s.Proto == decode.ProtoUDP {
 		scope = judge.UDPOnly
 	}
-	if d.responder.Dropped(s.Src, scope, s.Time) {
+	// Proof from several traps is news even of somebody who is banned already,
+	// until he is banned for that.
+	news := judge.Nothing
+	if s.Several {
+		news = judge.Full
+	}
+	if d.responder.Dropped(s.Src, news, scope, s.Time) {
 		d.dropped.Add(1)
 		return
 	}
@@ -160,7 +166,7 @@ func (d *decider) answer(rec store.Record) {
 	o, deferred := d.responder.Answer(&rec.Verdict, false, func(o respond.Outcome) {
 		if !o.Deferred {
 			d.record.actions(rec.Verdict.Sighting.Src, o.Actions)
-			if late := rec; o.Blocked {
+			if late := rec; o.Newly {
 				late.Outcome = o
 				d.record.blockedLate(&late)
 			}

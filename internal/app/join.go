@@ -74,7 +74,23 @@ func (d *daemon) takeIn(ctx context.Context, j *joining) error {
 		return err
 	}
 	d.o.Modes = modes
+	d.sayJoined(next, c.Modes)
 	return nil
+}
+
+// sayJoined says what the process of 1.x would have said that a second start
+// stands for: what is watched beside the modes of before.
+func (d *daemon) sayJoined(next *config.Config, before config.Modes) {
+	added := *next
+	if before.TCP != config.Unwatched {
+		added.Modes.TCP = config.Unwatched
+	}
+	if before.UDP != config.Unwatched {
+		added.Modes.UDP = config.Unwatched
+	}
+	d.log.Starting(d.o.Build.Version, d.o.Build.Commit)
+	d.sayPorts(&added)
+	d.log.Active()
 }
 
 // joinRunning hands the modes of o to a daemon that runs already, as the start
@@ -86,7 +102,7 @@ func joinRunning(ctx context.Context, o *Options, c *config.Config) (joined bool
 		}
 		return modeName2x(m)
 	}
-	m, running, err := cli.Join(ctx, o.Socket, view.Join{Config: c.Path, TCP: word(c.Modes.TCP), UDP: word(c.Modes.UDP)})
+	_, running, err := cli.Join(ctx, o.Socket, view.Join{Config: c.Path, TCP: word(c.Modes.TCP), UDP: word(c.Modes.UDP)})
 	if err != nil || !running {
 		var e *cli.Error
 		if errors.As(err, &e) {
@@ -94,6 +110,5 @@ func joinRunning(ctx context.Context, o *Options, c *config.Config) (joined bool
 		}
 		return false, err
 	}
-	fmt.Fprintf(o.Stderr, "portsentry is already running (pid %d); it now watches TCP: %s, UDP: %s\n", m.PID, m.TCP, m.UDP)
 	return true, nil
 }

@@ -16,6 +16,9 @@ func (d *daemon) reload(ctx context.Context) {
 	d.notify("RELOADING=1")
 	defer d.notify("READY=1")
 	next, _, err := d.o.load()
+	if path := d.conf.Load().Path; err == nil && path != "" && next.Path == "" {
+		err = fmt.Errorf("%s is gone", path) // the built-in configuration is for a first look
+	}
 	if err == nil {
 		err = d.apply(ctx, next)
 	}

@@ -6,26 +6,61 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 var errNoCgroup2 = errors.New("no cgroup2 file system is mounted: mount -t cgroup2 none /sys/fs/cgroup/unified")
 
-// cgroupRoot finds the topmost cgroup that we can attach to. whole says that
-// it is the root of all, so that no process of the host escapes.
-func cgroupRoot() (path string, whole bool, err error) {
-	f, err := os.Open("/proc/self/mountinfo")
+// cgroupRoot opens the topmost cgroup that we can attach to. whole says that it
+// is the root of all, so that no process of the host escapes.
+func cgroupRoot() (dir *os.File, whole bool, err error) {
+	dir, err = mountedRoot()
 	if err != nil {
-		return "", false, fmt.Errorf("look for cgroup2: %w", err)
-	}
-	defer f.Close()
-	if path, err = cgroup2Mount(f); err != nil {
-		return "", false, fmt.Errorf("look for cgroup2: %w", err)
+		// It need not be mounted where we are: `ip netns exec` hides it, and old
+		// systems mount version 1 alone. A mount of our own, which nobody sees and
+		// which ends with its descriptor, is the same file system.
+		own, ownErr := ownRoot()
+		if ownErr != nil {
+			return nil, false, err
+		}
+		dir = own
 	}
 	// Every cgroup has a type but the root of all.
-	_, err = os.Stat(filepath.Join(path, "cgroup.type"))
-	return path, errors.Is(err, os.ErrNotExist), nil
+	var st unix.Stat_t
+	err = unix.Fstatat(int(dir.Fd()), "cgroup.type", &st, 0)
+	return dir, errors.Is(err, unix.ENOENT), nil
+}
+
+func mountedRoot() (*os.File, error) {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return nil, fmt.Errorf("look for cgroup2: %w", err)
+	}
+	defer f.Close()
+	path, err := cgroup2Mount(f)
+	if err != nil {
+		return nil, fmt.Errorf("look for cgroup2: %w", err)
+	}
+	return os.Open(path)
+}
+
+// ownRoot mounts cgroup2 nowhere (Linux 5.2, CAP_SYS_ADMIN).
+func ownRoot() (*os.File, error) {
+	fs, err := unix.Fsopen("cgroup2", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fs)
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return nil, err
+	}
+	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "cgroup2"), nil
 }
 
 // cgroup2Mount reads mountinfo, proc_pid_mountinfo(5): id, parent, device,

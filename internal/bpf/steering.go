@@ -115,11 +115,7 @@ func (s *Steering) open(to Sockets) error {
 
 // watchUses attaches what counts the uses of ports.
 func (s *Steering) watchUses() error {
-	path, whole, err := cgroupRoot()
-	if err != nil {
-		return err
-	}
-	dir, err := os.Open(path)
+	dir, whole, err := cgroupRoot()
 	if err != nil {
 		return err
 	}
@@ -134,7 +130,7 @@ func (s *Steering) watchUses() error {
 		{s.objects.Listening, ebpf.AttachCGroupSockOps},
 	} {
 		if err := s.attach(dir, a.program, a.at); err != nil {
-			return fmt.Errorf("attach to %s: %w", path, err)
+			return fmt.Errorf("attach to %s: %w", dir.Name(), err)
 		}
 	}
 	return nil

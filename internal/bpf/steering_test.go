@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -187,6 +188,33 @@ func TestNeedsAreThere(t *testing.T) {
 		if err := n.probe(); err != nil {
 			t.Errorf("%s (%s): %v", n.what, n.since, err)
 		}
+	}
+}
+
+// TestOwnRoot: where cgroup2 is mounted nowhere, a mount of our own is the same
+// directory.
+func TestOwnRoot(t *testing.T) {
+	enterSpace(t)
+	mounted, err := mountedRoot()
+	if err != nil {
+		t.Skip(err) // nothing to compare with
+	}
+	defer mounted.Close()
+	own, err := ownRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.Close()
+	a, err := mounted.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := own.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.Sys().(*syscall.Stat_t).Ino != b.Sys().(*syscall.Stat_t).Ino {
+		t.Error("another directory")
 	}
 }
 

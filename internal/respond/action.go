@@ -62,7 +62,10 @@ type Outcome struct {
 	// Deferred: the sighting waited for the owner's steps and is not recorded
 	// yet. Set only in what the later callback of Answer gets.
 	Deferred bool
-	Actions  []Action
+	// Newly: of a later callback. The steps that have ended are what blocks the
+	// host; nothing did before.
+	Newly   bool
+	Actions []Action
 }
 
 // Settle corrects an Outcome after Commit: a native ban that every method

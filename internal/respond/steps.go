@@ -93,7 +93,7 @@ func (r *Responder) finished(e *entry, before, actions []Action) Outcome {
 		e.expire = now.Add(pastRetained) // forget the failure some day
 		r.schedule(e, now)
 	}
-	if e.stands() && !stood && !(native && e.enforced()) {
+	if o.Newly = e.stands() && !stood && !(native && e.enforced()); o.Newly {
 		r.stats.Bans++
 		r.began(e)
 	}

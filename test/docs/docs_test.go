@@ -36,11 +36,13 @@ func TestDocuments(t *testing.T) {
 	}
 }
 
-// block types one block. "Ctrl-C" in the text before it ends what runs before it
-// and what it starts.
+// ctrlC in the text before a block ends what runs before it and what it starts.
+var ctrlC = regexp.MustCompile(`(?i)\bend [a-z ]+ with\s+Ctrl-C`)
+
+// block types one block.
 func (s *stage) block(doc string, b block) {
 	s.t.Helper()
-	interrupted := strings.Contains(b.prose, "Ctrl-C")
+	interrupted := ctrlC.MatchString(b.prose)
 	if interrupted {
 		s.interrupt()
 	}
@@ -105,8 +107,8 @@ func (s *stage) line(doc, where, line string, elsewhere bool) {
 
 var setting = regexp.MustCompile(`^[A-Z_]+ *= *"`)
 
-// reads is for what is only to be read: a configuration that has to be one, or
-// something that has been said, or will be.
+// reads is for what is only to be read: settings, which are put into the
+// configuration and have to fit there, or something that has been said, or will be.
 func (s *stage) reads(doc string, b block) {
 	s.t.Helper()
 	where := fmt.Sprintf("%s:%d", doc, b.at)
@@ -115,8 +117,8 @@ func (s *stage) reads(doc string, b block) {
 		return
 	}
 	if !slices.ContainsFunc(b.lines, func(l string) bool { return l != "" && !setting.MatchString(l) }) {
-		s.m.Write("/etc/portsentry/read.conf", s.complete(b.lines))
-		if said, code := s.sh("portsentry check -c /etc/portsentry/read.conf", false); code != 0 {
+		s.m.Write("/etc/portsentry/portsentry.conf", s.complete(b.lines))
+		if said, code := s.sh("portsentry check", false); code != 0 {
 			s.t.Errorf("%s: exit code %d\n%s", where, code, said)
 		}
 		return
@@ -137,11 +139,14 @@ func (s *stage) reads(doc string, b block) {
 	}
 	defer func() {
 		if missing != "" {
-			s.t.Errorf("%s: nobody has said%s\nbut\n%s", where, missing, s.all())
+			s.t.Errorf("%s: nobody has said%s\nbut\n%s", where, missing, tail(s.all()))
 		}
 	}()
 	lab.Wait(s.t, soon, where, said)
 }
+
+// tail is the end of what has been said, where the rest says little.
+func tail(said string) string { return said[max(0, len(said)-4000):] }
 
 // complete makes a file of the shipped one and these lines in the place of its own.
 func (s *stage) complete(lines []string) string {

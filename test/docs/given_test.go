@@ -2,6 +2,7 @@ package docs
 
 import (
 	"fmt"
+	"os/exec"
 	"strings"
 	"time"
 
@@ -69,16 +70,21 @@ var given = map[string]map[string]func(*stage){
 	},
 	"docs/restoring-access.md": {
 		"sudo portsentry bans": func(s *stage) { s.serve(blocking...); s.ban() },
-		`sudo sed -i '/\/203\.0\.113\.9 /d' /var/lib/portsentry/portsentry.blocked`: (*stage).ban,
-		"sudo nft list table inet portsentry":                                       (*stage).ban,
+		`sudo sed -i '/\/203\.0\.113\.9 /d' /var/lib/portsentry/portsentry.blocked`: func(s *stage) {
+			s.ban()
+			lab.Wait(s.t, soon, "a line in the blocked file", func() bool {
+				return strings.Contains(s.m.Read("/var/lib/portsentry/portsentry.blocked"), "/203.0.113.9 ")
+			})
+		},
+		"sudo nft list table inet portsentry": (*stage).ban,
 		"ip route show proto 112": func(s *stage) {
 			s.serve(`BLOCK_TCP="0"`, `BLOCK_TCP="1"`, `BLOCK_METHOD="auto"`, `BLOCK_METHOD="route"`)
 			s.ban()
 		},
-		"sudo ipset list -n": func(s *stage) {
+		"sudo iptables -t mangle -I PREROUTING -m set --match-set portsentry4 src -m conntrack --ctstate NEW,INVALID -j DROP": func(s *stage) {
 			s.serve(`BLOCK_TCP="0"`, `BLOCK_TCP="1"`, `BLOCK_METHOD="auto"`, `BLOCK_METHOD="ipset"`)
-			s.ban()
 		},
+		"sudo ipset list portsentry4": (*stage).ban,
 		"sudo fail2ban-client set portsentry unbanip 203.0.113.9": func(s *stage) {
 			s.must("cp contrib/fail2ban/filter.d/portsentry.local /etc/fail2ban/filter.d/ && cp contrib/fail2ban/jail.d/portsentry.local /etc/fail2ban/jail.d/")
 			s.fail2ban()
@@ -90,6 +96,7 @@ var given = map[string]map[string]func(*stage){
 	"docs/testing.md": {
 		"sudo nmap -Pn -n -sS -r -p 1-100 198.51.100.5":     func(s *stage) { s.serve() },
 		"sudo timeout 20 tcpdump -n -c 10 host 203.0.113.9": func(s *stage) { s.knock() },
+		"sudo portsentry -i ALL -L":                         func(s *stage) { s.must("systemctl stop portsentry") },
 	},
 }
 
@@ -144,9 +151,12 @@ func (s *stage) free() {
 // knock keeps sending packets from elsewhere, for who waits for some.
 func (s *stage) knock() {
 	s.t.Helper()
-	go func() {
-		s.scanner.Do(func() error { return nil })
-	}()
+	cmd := exec.Command("nmap", "-Pn", "-n", "-sS", "--max-retries", "0", "--max-rate", "20", "-p", "1-100", "198.51.100.5")
+	check(s.t, s.scanner.Do(cmd.Start))
+	s.t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
 }
 
 // fail2ban has our jail only: that for sshd wants a log that there is not.
@@ -154,7 +164,6 @@ func (s *stage) fail2ban() {
 	s.t.Helper()
 	s.m.Write("/etc/fail2ban/jail.d/zz-no-sshd.local", "[sshd]\nenabled = false\n")
 	s.must("mkdir -p /run/fail2ban /var/lib/fail2ban && touch /var/log/fail2ban.log /var/lib/portsentry/portsentry.history")
-	s.t.Cleanup(func() { s.sh("fail2ban-client stop", false) })
 }
 
 // day is what syslog has of a scan today.

@@ -177,7 +177,7 @@ func (s *stage) foreground(line string) {
 		if !s.fore.Running() {
 			s.t.Fatalf("%s has ended:\n%s", line, said)
 		}
-		return strings.Contains(said, harness.ReadyLine)
+		return strings.Contains(strings.ToLower(said), strings.ToLower(harness.ReadyLine)) // 1.x wrote it otherwise
 	})
 }
 

@@ -40,8 +40,12 @@ func writeStatus(w *bufio.Writer, st *view.Status, now time.Time, width int) {
 	}
 	wrapped(w, "config", labels, printable(st.Config+"; portsentry "+st.Version), width)
 	health := "ok"
-	if n := len(st.Problems) + len(losses); n > 0 {
-		health = fmt.Sprintf("%d %s above want a look", n, plural(n, "thing"))
+	switch n := len(st.Problems) + len(losses); n {
+	case 0:
+	case 1:
+		health = "1 thing above wants a look"
+	default:
+		health = fmt.Sprintf("%d things above want a look", n)
 	}
 	wrapped(w, "health", labels, health, width)
 }

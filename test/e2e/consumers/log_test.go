@@ -185,7 +185,12 @@ func TestLogwatch(t *testing.T) {
 // The decoders that OSSEC and Wazuh have had for 1.x, on lines of connect mode.
 func TestDecoders(t *testing.T) {
 	s := newStage(t, []string{"rsyslogd"})
-	lines := s.scanned([]string{"-tcp", "-udp"}, true, `attackalert: Connect from host: `)
+	s.scanned([]string{"-tcp", "-udp"}, true, `attackalert: Connect from host: `)
+	// A hit while the command runs is not called blocked; this one is.
+	s.probe("tcp", attacker, trap)
+	s.probe("udp", attacker2, trap)
+	s.logged(ourLog, regexp.QuoteMeta(attacker.String())+` is already blocked\. Ignoring`, 1)
+	lines := s.logged(ourLog, regexp.QuoteMeta(attacker2.String())+` is already blocked\. Ignoring`, 1)
 	program := regexp.MustCompile(`^\S+ \S+ (portsentry)\[\d+\]: (.*)\n$`)
 	connect := regexp.MustCompile(`attackalert: Connect from host: (\S+)/\S+ to (\S+) port: (\d+)$`)
 	blocked := regexp.MustCompile(`Host: (\S+) is already blocked\. Ignoring$`)

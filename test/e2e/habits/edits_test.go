@@ -1,6 +1,7 @@
 package habits_test
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -8,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"portsentry/internal/pktgen"
 	"portsentry/internal/view"
 	"portsentry/test/lab"
 )
@@ -111,6 +113,44 @@ func TestBlockedEdits(t *testing.T) {
 				t.Errorf("%s: the kernel still bans %s:\n%s", tt.how, src, got)
 			}
 		}
+	}
+	h.stop(pid)
+}
+
+// TestEditsUnderFire: while new hosts are banned all the time, the blocked file is
+// written and edits are noticed all the same.
+func TestEditsUnderFire(t *testing.T) {
+	h := newHost(t, `TCP_PORTS="11"`, `UDP_PORTS="7"`, `BLOCK_TCP="1"`, `BLOCK_METHOD="nftables"`, `BAN_TIME_UNVERIFIED="1h"`,
+		`IGNORE_FILE="`+ignore+`"`, `BLOCKED_FILE="`+blocked+`"`, `LOG_FORMAT="2.x"`)
+	h.Write(ignore, "")
+	pid := h.detach("-stcp", "-sudp")
+	ctx, cancel := context.WithCancel(t.Context())
+	fired := make(chan error, 1)
+	go func() {
+		_, err := h.send.Flood(ctx, h.packet(source(0), pktgen.ProtoTCP, 11), pktgen.FloodOpts{
+			Count: 1000, Rate: 25, SourcePrefix: netip.MustParsePrefix("10.77.64.0/20"), Sources: 1000,
+		})
+		fired <- err
+	}()
+	defer func() {
+		cancel()
+		<-fired
+	}()
+	h.contains(blocked+".stcp", "TCP Blocked")
+	host := strings.Fields(h.Read(blocked + ".stcp"))[5] // "name/address"
+	_, addr, _ := strings.Cut(host, "/")
+	h.Run("sed", "-i", `\,/`+addr+" ,d", blocked+".stcp")
+	h.Write(ignore, "10.77.8.1\n")
+	h.log.Wait(patience, addr+" is no longer banned")
+	lab.Wait(t, patience, "the edit of the ignore file", func() bool {
+		h.knock(netip.MustParseAddr("10.77.8.1"), 7)
+		return h.logged("Scan from: [10.77.8.1] ", "ignored: [true]") > 0
+	})
+	select {
+	case err := <-fired:
+		t.Errorf("the fire ended before: %v", err)
+		fired <- err
+	default:
 	}
 	h.stop(pid)
 }

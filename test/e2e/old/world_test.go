@@ -24,13 +24,13 @@ import (
 // old is the package of Debian 12 that is the measure here.
 const oldPackage = "portsentry"
 
-// unpack fetches Debian's package and unpacks it, once for all tests. It is
-// never installed.
+// unpack fetches Debian's package and unpacks it, once for all tests, with its
+// maintainer scripts in DEBIAN. It is never installed.
 var unpack = sync.OnceValues(func() (dir string, err error) {
 	if dir, err = os.MkdirTemp("", "portsentry-1.2-"); err != nil {
 		return "", err
 	}
-	sh := exec.Command("sh", "-c", "apt-get -qq download "+oldPackage+" && dpkg-deb -x "+oldPackage+"_1.2-*.deb .")
+	sh := exec.Command("sh", "-c", "apt-get -qq download "+oldPackage+" && dpkg-deb -R "+oldPackage+"_1.2-*.deb . && rm *.deb")
 	sh.Dir = dir
 	if out, err := sh.CombinedOutput(); err != nil {
 		return dir, fmt.Errorf("Debian's %s 1.2: %w\n%s", oldPackage, err, out)
@@ -162,7 +162,7 @@ func (w *world) start(conf map[string]string, modes ...string) {
 		lab.Wait(w.t, patience, w.name+" is active: "+strings.Join(call, " "), func() bool {
 			n := 0
 			for _, e := range w.log.Entries() {
-				if e.Text == "adminalert: PortSentry is now active and listening." {
+				if e.Text == active {
 					n++
 				}
 			}
@@ -220,7 +220,7 @@ func (w *world) lines() (lines []string) {
 			source[e.PID] = a
 		}
 		if i >= w.step && !markers.Contains(source[e.PID]) {
-			lines = append(lines, e.Text)
+			lines = append(lines, unversioned(e.Text))
 		}
 	}
 	return lines
