@@ -117,10 +117,11 @@ func newRoot(build Build, old, args []string, stdout, stderr io.Writer) *cobra.C
 	root.Flags().SortFlags = false
 	root.Flags().BoolP("version", "V", false, "print the version")
 	f.register(root.Flags())
-	root.PersistentFlags().StringVarP(&path, "configfile", "c", "", "configuration file (default "+DefaultConfig+")")
-	root.PersistentFlags().StringVar(&socket, "socket", view.DefaultSocket, "control socket")
+	root.PersistentFlags().StringVarP(&path, "configfile", "c", "", "configuration `file` (default "+DefaultConfig+")")
+	root.PersistentFlags().StringVar(&socket, "socket", view.DefaultSocket, "control socket `file`")
 	root.AddCommand(newCheck(&path, stdout), newHelper(&path))
 	root.AddCommand(cli.Commands(cli.Options{Socket: &socket})...)
+	completion(root)
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		if len(old) > 0 && cmd != root {
 			return fmt.Errorf("-%s starts the daemon, and %s is a command: one of them only", old[0], cmd.Name())

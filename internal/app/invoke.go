@@ -83,12 +83,12 @@ func (f *flags) register(set *pflag.FlagSet) {
 		flag := set.VarPF(&modeName{&f.mode, m.mode, m.name}, m.name, "", m.usage)
 		flag.NoOptDefVal = "true"
 	}
-	set.StringArrayVarP(&f.interfaces, "interface", "i", nil, "watch this interface (repeatable), ALL of them or ALL_NLO (all but the loopback)")
-	set.StringArrayVarP(&f.logTo, "logoutput", "l", nil, "log to stdout or syslog (repeatable)")
-	set.StringVarP(&f.method, "method", "m", "", "pcap or raw: accepted for the sake of 2.x; CAPTURE says how packets are read")
+	set.StringArrayVarP(&f.interfaces, "interface", "i", nil, "watch this interface by `name` (repeatable), ALL of them or ALL_NLO (all but the loopback)")
+	set.StringArrayVarP(&f.logTo, "logoutput", "l", nil, "log to this `place`, stdout or syslog (repeatable)")
+	set.StringVarP(&f.method, "method", "m", "", "`name` pcap or raw: accepted for the sake of 2.x; CAPTURE says how packets are read")
 	set.BoolVarP(&f.daemon, "daemon", "D", false, "detach and log to syslog")
 	set.BoolVar(&f.foreground, "foreground", false, "do not detach (with a flag of 1.x)")
-	set.StringVar(&f.pidFile, "pidfile", "", "write the process number here (detached: "+defaultPIDFile+")")
+	set.StringVar(&f.pidFile, "pidfile", "", "write the process number to this `file` (detached: "+defaultPIDFile+")")
 	set.BoolVarP(&f.o.ShowOwn, "disable-local-check", "L", false, "show probes from this host's own addresses like any other")
 	set.BoolVarP(&f.o.TrapServed, "disable-service-check", "S", false, "a listed port is a trap even while a service listens on it")
 	set.BoolVarP(&f.o.Debug, "debug", "d", false, "say everything")
@@ -116,6 +116,8 @@ func (m *modeName) Set(v string) error {
 		return nil
 	case v != "true":
 		return errors.New("takes no value")
+	case m.to.name == m.name:
+		return errors.New("given twice; once is enough")
 	case m.to.name != "":
 		return fmt.Errorf("one mode only, and --%s came before", m.to.name)
 	}
@@ -128,7 +130,7 @@ func (f *flags) options(old []string) (Options, error) {
 	o := f.o
 	if len(old) > 0 {
 		if f.mode.name != "" {
-			return o, fmt.Errorf("-%s and --%s: one way of asking for a mode only", old[0], f.mode.name)
+			return o, fmt.Errorf("-%s and --%s both ask for a mode: keep one", old[0], f.mode.name)
 		}
 		modes, err := config.ModesFromWords(old)
 		if err != nil {
@@ -139,7 +141,7 @@ func (f *flags) options(old []string) (Options, error) {
 		o.Modes = config.Modes{TCP: f.mode.mode, UDP: f.mode.mode}
 	}
 	if f.daemon && f.foreground {
-		return o, errors.New("--daemon and --foreground: one of them only")
+		return o, errors.New("--daemon detaches and --foreground does not: keep one")
 	}
 	o.Detach = f.daemon || o.Dialect == config.Dialect1x && !f.foreground
 	o.PIDFile = f.pidFile
@@ -209,14 +211,38 @@ func didYouMean(word string, known ...string) string {
 	return ""
 }
 
-// flagError says what was probably meant by a flag that there is not. A word
-// such as -stpc is read as -s -t -p -c: as it was typed it says more.
+const seeHelp = "; portsentry --help shows what there is"
+
+// flagError says as a person would what the parser has found wrong.
 func flagError(cmd *cobra.Command, args []string, err error) error {
-	const help = "; portsentry --help shows what there is"
-	var unknown *pflag.NotExistError
-	if !errors.As(err, &unknown) {
-		return fmt.Errorf("%w%s", err, help)
+	var (
+		unknown *pflag.NotExistError
+		bare    *pflag.ValueRequiredError
+		invalid *pflag.InvalidValueError
+	)
+	switch {
+	case errors.As(err, &unknown):
+		return unknownFlag(cmd, args, unknown)
+	case errors.As(err, &bare):
+		typed := "--" + bare.GetSpecifiedName()
+		if bare.GetSpecifiedShortnames() != "" {
+			typed = "-" + bare.GetSpecifiedName()
+		}
+		what, _ := pflag.UnquoteUsage(bare.GetFlag())
+		return fmt.Errorf("%s wants a %s after it", typed, what)
+	case errors.As(err, &invalid):
+		f, cause := invalid.GetFlag(), invalid.Unwrap()
+		if f.NoOptDefVal != "" && invalid.GetValue() != f.NoOptDefVal {
+			return fmt.Errorf("--%s=%s: --%s takes no value", f.Name, invalid.GetValue(), f.Name)
+		}
+		return fmt.Errorf("--%s: %w", f.Name, cause)
 	}
+	return fmt.Errorf("%w%s", err, seeHelp)
+}
+
+// unknownFlag says what was probably meant by a flag that there is not. A word
+// such as -stpc is read as -s -t -p -c: as it was typed it says more.
+func unknownFlag(cmd *cobra.Command, args []string, unknown *pflag.NotExistError) error {
 	typed := "--" + unknown.GetSpecifiedName()
 	if group := unknown.GetSpecifiedShortnames(); group != "" {
 		typed = "-" + group
@@ -227,6 +253,12 @@ func flagError(cmd *cobra.Command, args []string, err error) error {
 			}
 		}
 	}
+	if cmd.HasParent() {
+		daemon := cmd.Root().Flags()
+		if name := unknown.GetSpecifiedName(); daemon.Lookup(name) != nil || len(name) == 1 && daemon.ShorthandLookup(name) != nil {
+			return fmt.Errorf("%s is an option of the daemon, and %s is a command: one of them only", typed, cmd.Name())
+		}
+	}
 	var known, words []string // with dashes and without
 	add := func(f *pflag.Flag) {
 		if !f.Hidden {
@@ -235,7 +267,7 @@ func flagError(cmd *cobra.Command, args []string, err error) error {
 	}
 	cmd.Flags().VisitAll(add)
 	cmd.InheritedFlags().VisitAll(add)
-	if cmd.Parent() == nil {
+	if !cmd.HasParent() {
 		for _, m := range oldModes {
 			known, words = append(known, "-"+m), append(words, m)
 		}
@@ -246,5 +278,5 @@ func flagError(cmd *cobra.Command, args []string, err error) error {
 			meant = "; did you mean " + known[at] + "?"
 		}
 	}
-	return fmt.Errorf("%s is no option%s%s", typed, meant, help)
+	return fmt.Errorf("%s is no option%s%s", typed, meant, seeHelp)
 }

@@ -7,8 +7,8 @@ import (
 )
 
 // maxPortLines is how many ports have a line of their own when they are named
-// at the start; 1.x had room for 64 ports. The others share one line.
-const maxPortLines = 1024
+// at the start, as many as 1.x had room for. The others share one line.
+const maxPortLines = 64
 
 // advancedUnset is N of the ports 1 to N-1 where ADVANCED_PORTS_* is not set.
 const advancedUnset = 1024
@@ -110,7 +110,7 @@ func (w *Writer) advanced1x(p *watch) {
 	var served config.PortSet
 	for port := 1; port < below; port++ {
 		if p.inUse(uint16(port)) {
-			served = append(served, config.PortRange{First: uint16(port), Last: uint16(port)})
+			served = withPort(served, uint16(port))
 		}
 	}
 	ignored := "adminalert: Advanced Stealth scan detection mode activated. Ignored " + p.proto + " port"
@@ -124,11 +124,20 @@ func (w *Writer) watching2x(p *watch) {
 	for _, r := range p.ports {
 		for port := int(r.First); port <= int(r.Last); port++ {
 			if !p.inUse(uint16(port)) {
-				bound = append(bound, config.PortRange{First: uint16(port), Last: uint16(port)})
+				bound = withPort(bound, uint16(port))
 			}
 		}
 	}
 	w.eachPort(bound, "Listen on AF_INET6: "+p.proto+" port", "", nil)
+}
+
+// withPort is s and port, which lies behind all of s.
+func withPort(s config.PortSet, port uint16) config.PortSet {
+	if n := len(s); n > 0 && s[n-1].Last == port-1 {
+		s[n-1].Last = port
+		return s
+	}
+	return append(s, config.PortRange{First: port, Last: port})
 }
 
 // eachPort writes "words: port" with after behind it, a line a port, and calls

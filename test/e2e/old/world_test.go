@@ -199,6 +199,14 @@ func (w *world) take(step func()) {
 		missing[fmt.Sprintf("from host: %s/%[1]s to %s port: %d", marker, strings.ToUpper(proto), w.last)] = true
 	}
 	read := w.step
+	defer func() {
+		if len(missing) > 0 {
+			out, _ := w.Try("sh", "-c", "portsentry status; portsentry bans; ip route; cat /proc/net/snmp | grep Udp; tail -50 /var/lib/portsentry/*"); w.t.Logf("%s: %v %s", w.name, missing, out)
+			for _, e := range w.log.Entries()[w.step:] {
+				w.t.Log(e)
+			}
+		}
+	}()
 	lab.Wait(w.t, patience, w.name+" says the last line", func() bool {
 		for _, e := range w.log.Entries()[read:] {
 			read++
