@@ -14,6 +14,7 @@ import (
 	"portsentry/internal/detect"
 	"portsentry/internal/judge"
 	"portsentry/internal/respond"
+	"portsentry/test/banlab"
 )
 
 func TestNewConnectionsStop(t *testing.T) {
@@ -21,22 +22,22 @@ func TestNewConnectionsStop(t *testing.T) {
 	s := l.open()
 	l.rules(s)
 	until := time.Now().Add(time.Minute)
-	old4, old6 := l.dial(near4), l.dial(near6)
-	if old4 == nil || old6 == nil || !l.answered(far6) {
+	old4, old6 := l.Dial(banlab.Near4), l.Dial(banlab.Near6)
+	if old4 == nil || old6 == nil || !l.Answered(banlab.Far6) {
 		t.Fatal("no answer before any ban")
 	}
-	bans := []respond.Ban{ban(single(near4), until), ban(single(near6), until), ban(netip.PrefixFrom(far6, 64), until)}
+	bans := []respond.Ban{banlab.Ban(banlab.Single(banlab.Near4), until), banlab.Ban(banlab.Single(banlab.Near6), until), banlab.Ban(netip.PrefixFrom(banlab.Far6, 64), until)}
 	if err := s.BanAll(t.Context(), bans); err != nil {
 		t.Fatal(err)
 	}
 	for src, want := range map[netip.Addr]bool{
-		near4: false, near6: false, far6: false, far6.Next(): false, far4: true, gateway4: true, gateway6: true,
+		banlab.Near4: false, banlab.Near6: false, banlab.Far6: false, banlab.Far6.Next(): false, banlab.Far4: true, banlab.Gateway4: true, banlab.Gateway6: true,
 	} {
-		if l.answered(src) != want {
-			t.Errorf("%v is answered %v, want %v\n%s", src, !want, want, l.run("ipset", "list"))
+		if l.Answered(src) != want {
+			t.Errorf("%v is answered %v, want %v\n%s", src, !want, want, l.Run("ipset", "list"))
 		}
 	}
-	if !goesOn(old4) || !goesOn(old6) {
+	if !banlab.GoesOn(old4) || !banlab.GoesOn(old6) {
 		t.Error("a connection from before the ban was cut")
 	}
 	for _, b := range bans {
@@ -46,8 +47,8 @@ func TestNewConnectionsStop(t *testing.T) {
 			}
 		}
 	}
-	for _, src := range []netip.Addr{near4, near6, far6} {
-		if !l.answered(src) {
+	for _, src := range []netip.Addr{banlab.Near4, banlab.Near6, banlab.Far6} {
+		if !l.Answered(src) {
 			t.Errorf("%v is not answered after its ban", src)
 		}
 	}
@@ -58,20 +59,20 @@ func TestEndsByItself(t *testing.T) {
 	l := newLab(t)
 	s := l.open()
 	l.rules(s)
-	b := ban(single(near4), time.Now().Add(time.Hour))
+	b := banlab.Ban(banlab.Single(banlab.Near4), time.Now().Add(time.Hour))
 	for _, until := range []time.Time{b.Until, time.Now().Add(time.Second)} {
 		b.Until = until
 		if err := s.BanAll(t.Context(), []respond.Ban{b}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if l.answered(near4) {
+	if l.Answered(banlab.Near4) {
 		t.Fatal("not banned")
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the end of a ban of a second", func() bool { return l.answered(near4) })
+	eventually(t, "the end of a ban of a second", func() bool { return l.Answered(banlab.Near4) })
 }
 
 func TestRestart(t *testing.T) {
@@ -79,16 +80,16 @@ func TestRestart(t *testing.T) {
 	first := l.open()
 	l.rules(first)
 	until := time.Now().Add(time.Hour)
-	want := map[netip.Prefix]bool{single(near4): true, single(near6): true, netip.PrefixFrom(far6, 64).Masked(): true}
+	want := map[netip.Prefix]bool{banlab.Single(banlab.Near4): true, banlab.Single(banlab.Near6): true, netip.PrefixFrom(banlab.Far6, 64).Masked(): true}
 	for p := range want {
-		if err := first.BanAll(t.Context(), []respond.Ban{ban(p, until)}); err != nil {
+		if err := first.BanAll(t.Context(), []respond.Ban{banlab.Ban(p, until)}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
-	l.run("ipset", "add", "portsentry4", "192.0.2.77") // for ever: the owner's own
+	l.Run("ipset", "add", "portsentry4", "192.0.2.77") // for ever: the owner's own
 	second := l.open()
 	bans, err := second.Existing(t.Context())
 	if err != nil || len(bans) != len(want) {
@@ -99,7 +100,7 @@ func TestRestart(t *testing.T) {
 			t.Errorf("%+v, want it until %v", b, until)
 		}
 	}
-	if l.answered(near4) {
+	if l.Answered(banlab.Near4) {
 		t.Error("a ban did not outlive the run that made it")
 	}
 }
@@ -107,21 +108,21 @@ func TestRestart(t *testing.T) {
 // A set without room refuses, and of what was asked for nothing stays.
 func TestFull(t *testing.T) {
 	l := newLab(t)
-	l.run("ipset", "create", "portsentry4", "hash:ip", "maxelem", "64", "timeout", "0")
+	l.Run("ipset", "create", "portsentry4", "hash:ip", "maxelem", "64", "timeout", "0")
 	s := l.open()
 	until := time.Now().Add(time.Minute)
-	if err := s.BanAll(t.Context(), []respond.Ban{ban(single(near4), until)}); err != nil {
+	if err := s.BanAll(t.Context(), []respond.Ban{banlab.Ban(banlab.Single(banlab.Near4), until)}); err != nil {
 		t.Fatal(err)
 	}
 	var bans []respond.Ban
-	for a := far4; len(bans) < 64; a = a.Next() {
-		bans = append(bans, ban(single(a), until))
+	for a := banlab.Far4; len(bans) < 64; a = a.Next() {
+		bans = append(bans, banlab.Ban(banlab.Single(a), until))
 	}
 	if err := s.BanAll(t.Context(), bans); !errors.Is(err, ErrFull) {
 		t.Errorf("65 bans in a set for 64: %v", err)
 	}
-	if got, err := s.Existing(t.Context()); err != nil || len(got) != 1 || got[0].Prefix != single(near4) {
-		t.Errorf("what stays is %+v, %v; want %v", got, err, near4)
+	if got, err := s.Existing(t.Context()); err != nil || len(got) != 1 || got[0].Prefix != banlab.Single(banlab.Near4) {
+		t.Errorf("what stays is %+v, %v; want %v", got, err, banlab.Near4)
 	}
 	if err := s.BanAll(t.Context(), bans[:63]); err != nil {
 		t.Errorf("64 bans in a set for 64: %v", err)
@@ -130,10 +131,10 @@ func TestFull(t *testing.T) {
 
 func TestForeignSets(t *testing.T) {
 	l := newLab(t)
-	l.run("ipset", "create", "others", "hash:ip", "timeout", "600")
-	l.run("ipset", "add", "others", far4.String())
-	l.run("ipset", "create", "portsentry6", "hash:ip", "family", "inet6", "timeout", "600")
-	err := l.host.Do(func() error {
+	l.Run("ipset", "create", "others", "hash:ip", "timeout", "600")
+	l.Run("ipset", "add", "others", banlab.Far4.String())
+	l.Run("ipset", "create", "portsentry6", "hash:ip", "family", "inet6", "timeout", "600")
+	err := l.Host.Do(func() error {
 		s, err := Open()
 		if err == nil {
 			s.Close()
@@ -143,16 +144,16 @@ func TestForeignSets(t *testing.T) {
 	if !errors.Is(err, ErrForeign) || !strings.Contains(err.Error(), "portsentry6") {
 		t.Errorf("a set that holds no /64: %v", err)
 	}
-	l.run("ipset", "destroy", "portsentry6")
+	l.Run("ipset", "destroy", "portsentry6")
 	s := l.open()
-	b := ban(single(far4), time.Now().Add(time.Minute))
+	b := banlab.Ban(banlab.Single(banlab.Far4), time.Now().Add(time.Minute))
 	if err := errors.Join(s.BanAll(t.Context(), []respond.Ban{b}), s.Unban(t.Context(), b)); err != nil {
 		t.Fatal(err)
 	}
-	if out := l.run("ipset", "test", "others", far4.String()); !strings.Contains(out, "is in set") {
+	if out := l.Run("ipset", "test", "others", banlab.Far4.String()); !strings.Contains(out, "is in set") {
 		t.Error(out)
 	}
-	l.run("ipset", "destroy", "portsentry4")
+	l.Run("ipset", "destroy", "portsentry4")
 	if err := s.BanAll(t.Context(), []respond.Ban{b}); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("a set that somebody destroyed: %v", err)
 	}
@@ -173,20 +174,20 @@ func TestNoRuleNoClaim(t *testing.T) {
 	r := respond.New([]respond.Method{s}, nil, respond.Plan{}, led)
 	hit := func() (o respond.Outcome, dropped bool) {
 		v := judge.Verdict{
-			Sighting: detect.Sighting{Time: time.Now().UnixNano(), Src: near4, Proto: decode.ProtoTCP, Triggered: true},
-			Strength: judge.Full, Evidence: judge.E2, Block: config.BlockBan, Prefix: single(near4), Length: time.Minute,
+			Sighting: detect.Sighting{Time: time.Now().UnixNano(), Src: banlab.Near4, Proto: decode.ProtoTCP, Triggered: true},
+			Strength: judge.Full, Evidence: judge.E2, Block: config.BlockBan, Prefix: banlab.Single(banlab.Near4), Length: time.Minute,
 		}
 		o, _ = r.Answer(&v, false, nil)
 		r.Commit(t.Context())
 		o.Settle()
-		return o, r.Dropped(near4, judge.Nothing, judge.TCPOnly, v.Sighting.Time+1)
+		return o, r.Dropped(banlab.Near4, judge.Nothing, judge.TCPOnly, v.Sighting.Time+1)
 	}
 	if o, dropped := hit(); o.Blocked || len(o.Actions) > 0 || dropped || len(led.began) > 0 || len(r.List()) > 0 {
 		t.Errorf("no rule: %+v, dropped %v, %v", o, dropped, r.List())
 	}
 	asked := time.Now()
 	for _, rule := range s.Rules() {
-		l.run(strings.Fields(rule)...)
+		l.Run(strings.Fields(rule)...)
 	}
 	var o respond.Outcome
 	var dropped bool
@@ -198,16 +199,16 @@ func TestNoRuleNoClaim(t *testing.T) {
 		len(o.Actions) != 1 || o.Actions[0].Text != "ipset for 1m0s (new connections; verified)" {
 		t.Errorf("with the rule: %+v, dropped %v", o, dropped)
 	}
-	l.run("iptables", "-t", "mangle", "-F")
+	l.Run("iptables", "-t", "mangle", "-F")
 	if v4, v6, err := s.Referenced(); v4 || !v6 || err != nil {
 		t.Fatalf("Referenced = %v, %v, %v; want the IPv6 rule only", v4, v6, err)
 	}
 	if o, dropped := hit(); o.Blocked || dropped {
 		t.Errorf("the rule was taken away: %+v, dropped %v", o, dropped)
 	}
-	l.run(strings.Fields(s.Rules()[0])...)
+	l.Run(strings.Fields(s.Rules()[0])...)
 	eventually(t, "the rule is noticed", func() bool { _, dropped := hit(); return dropped })
-	if l.answered(near4) {
+	if l.Answered(banlab.Near4) {
 		t.Error("the set did not keep the ban")
 	}
 }

@@ -2,126 +2,32 @@ package route
 
 import (
 	"errors"
-	"net"
 	"net/netip"
-	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"portsentry/internal/judge"
-	"portsentry/internal/pktgen"
 	"portsentry/internal/respond"
+	"portsentry/test/banlab"
 )
 
-// lab is a host with a listener, and its default gateway, which speaks with many
-// addresses.
+// lab is a banlab with routes.
 type lab struct {
-	t            *testing.T
-	host, others *pktgen.NS
-	addr4, addr6 netip.AddrPort // of the listener
+	*banlab.Lab
+	t *testing.T
 }
-
-var (
-	gateway4 = netip.MustParseAddr("10.77.0.2")
-	near4    = netip.MustParseAddr("10.77.0.3") // on the wire
-	far4     = netip.MustParseAddr("198.51.100.7")
-	gateway6 = netip.MustParseAddr("fd77::2")
-	near6    = netip.MustParseAddr("fd77::3")
-	far6     = netip.MustParseAddr("fd99:1::7")
-	own4     = netip.MustParseAddr("10.77.0.1")
-)
 
 func newLab(t *testing.T) *lab {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("needs root: network namespaces and routes")
-		}
-		t.Skip("needs root: network namespaces and routes")
-	}
-	n, err := pktgen.NewNet()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := n.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	l := &lab{t: t}
-	for _, ns := range []**pktgen.NS{&l.others, &l.host} {
-		if *ns, err = n.NewNS(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	_, _, err = n.Link(l.others, l.host, []netip.Prefix{
-		netip.PrefixFrom(gateway4, 24), netip.PrefixFrom(near4, 24), netip.PrefixFrom(far4, 32),
-		netip.PrefixFrom(gateway6, 64), netip.PrefixFrom(near6, 64), netip.PrefixFrom(far6, 128), netip.PrefixFrom(far6.Next(), 128),
-	}, []netip.Prefix{netip.PrefixFrom(own4, 24), netip.MustParsePrefix("fd77::1/64")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.run("ip", "route", "add", "default", "via", gateway4.String())
-	l.run("ip", "-6", "route", "add", "default", "via", gateway6.String())
-	l.addr4 = l.listen("10.77.0.1:0")
-	l.addr6 = l.listen("[fd77::1]:0")
-	return l
-}
-
-// run runs a program on the host.
-func (l *lab) run(args ...string) string {
-	l.t.Helper()
-	var out []byte
-	err := l.host.Do(func() (err error) {
-		out, err = exec.CommandContext(l.t.Context(), args[0], args[1:]...).CombinedOutput()
-		return err
-	})
-	if err != nil {
-		l.t.Fatalf("%v: %v\n%s", args, err, out)
-	}
-	return string(out)
-}
-
-func (l *lab) listen(addr string) netip.AddrPort {
-	l.t.Helper()
-	var ln net.Listener
-	err := l.host.Do(func() (err error) {
-		ln, err = new(net.ListenConfig).Listen(l.t.Context(), "tcp", addr)
-		return err
-	})
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	l.t.Cleanup(func() { ln.Close() })
-	return ln.Addr().(*net.TCPAddr).AddrPort()
-}
-
-// answered reports whether the host answers src.
-func (l *lab) answered(src netip.Addr) bool {
-	to := l.addr4
-	if src.Is6() {
-		to = l.addr6
-	}
-	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: src.AsSlice()}, Timeout: 300 * time.Millisecond}
-	var conn net.Conn
-	err := l.others.Do(func() (err error) {
-		conn, err = d.DialContext(l.t.Context(), "tcp", to.String())
-		return err
-	})
-	if err != nil {
-		return false
-	}
-	conn.Close()
-	return true
+	return &lab{banlab.New(t), t}
 }
 
 func (l *lab) open() *Routes {
 	l.t.Helper()
 	var r *Routes
-	if err := l.host.Do(func() (err error) { r, err = Open(); return err }); err != nil {
+	if err := l.Host.Do(func() (err error) { r, err = Open(); return err }); err != nil {
 		l.t.Fatal(err)
 	}
 	l.t.Cleanup(func() { r.Close() })
@@ -131,7 +37,7 @@ func (l *lab) open() *Routes {
 // blackholes are the lines of `ip route` for them.
 func (l *lab) blackholes() []string {
 	var out []string
-	for line := range strings.Lines(l.run("ip", "-4", "route") + l.run("ip", "-6", "route")) {
+	for line := range strings.Lines(l.Run("ip", "-4", "route") + l.Run("ip", "-6", "route")) {
 		if strings.HasPrefix(line, "blackhole") {
 			out = append(out, strings.Join(strings.Fields(line), " "))
 		}
@@ -139,30 +45,24 @@ func (l *lab) blackholes() []string {
 	return out
 }
 
-func ban(p netip.Prefix, until time.Time) respond.Ban {
-	return respond.Ban{Prefix: p, Scope: judge.AllProtocols, Strength: judge.Soft, Until: until}
-}
-
-func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
-
 func TestAnswersStop(t *testing.T) {
 	l := newLab(t)
 	r := l.open()
 	until := time.Now().Add(time.Minute)
-	for _, src := range []netip.Addr{near4, far4, near6, far6} {
-		if !l.answered(src) {
+	for _, src := range []netip.Addr{banlab.Near4, banlab.Far4, banlab.Near6, banlab.Far6} {
+		if !l.Answered(src) {
 			t.Fatalf("%v is not answered before any ban", src)
 		}
 	}
-	bans := []respond.Ban{ban(single(near4), until), ban(single(near6), until), ban(netip.PrefixFrom(far6, 64), until)}
+	bans := []respond.Ban{banlab.Ban(banlab.Single(banlab.Near4), until), banlab.Ban(banlab.Single(banlab.Near6), until), banlab.Ban(netip.PrefixFrom(banlab.Far6, 64), until)}
 	if err := r.BanAll(t.Context(), bans); err != nil {
 		t.Fatal(err)
 	}
 	for src, want := range map[netip.Addr]bool{
-		near4: false, near6: false, far6: false, far6.Next(): false,
-		gateway4: true, gateway6: true, far4: true,
+		banlab.Near4: false, banlab.Near6: false, banlab.Far6: false, banlab.Far6.Next(): false,
+		banlab.Gateway4: true, banlab.Gateway6: true, banlab.Far4: true,
 	} {
-		if l.answered(src) != want {
+		if l.Answered(src) != want {
 			t.Errorf("banned %v: %v answered %v, want %v", l.blackholes(), src, !want, want)
 		}
 	}
@@ -173,8 +73,8 @@ func TestAnswersStop(t *testing.T) {
 			}
 		}
 	}
-	for _, src := range []netip.Addr{near4, near6, far6} {
-		if !l.answered(src) {
+	for _, src := range []netip.Addr{banlab.Near4, banlab.Near6, banlab.Far6} {
+		if !l.Answered(src) {
 			t.Errorf("%v is not answered after its ban", src)
 		}
 	}
@@ -190,17 +90,17 @@ func TestRestart(t *testing.T) {
 	until := time.Now().Add(time.Hour)
 	ended := time.Now().Add(-time.Minute)
 	want := map[netip.Prefix]time.Time{
-		single(near4): until, single(far4): ended, single(near6): until, netip.PrefixFrom(far6, 64).Masked(): until,
+		banlab.Single(banlab.Near4): until, banlab.Single(banlab.Far4): ended, banlab.Single(banlab.Near6): until, netip.PrefixFrom(banlab.Far6, 64).Masked(): until,
 	}
 	for p, u := range want {
-		if err := first.BanAll(t.Context(), []respond.Ban{ban(p, u)}); err != nil {
+		if err := first.BanAll(t.Context(), []respond.Ban{banlab.Ban(p, u)}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
-	l.run("ip", "route", "add", "blackhole", "192.0.2.77")
+	l.Run("ip", "route", "add", "blackhole", "192.0.2.77")
 
 	second := l.open()
 	bans, err := second.Existing(t.Context())
@@ -213,7 +113,7 @@ func TestRestart(t *testing.T) {
 		}
 	}
 	// What the first run began is replaced by the second, not added to.
-	if err := second.BanAll(t.Context(), []respond.Ban{ban(single(near4), until.Add(-time.Minute))}); err != nil {
+	if err := second.BanAll(t.Context(), []respond.Ban{banlab.Ban(banlab.Single(banlab.Near4), until.Add(-time.Minute))}); err != nil {
 		t.Fatal(err)
 	}
 	if got := l.blackholes(); len(got) != len(want)+1 {
@@ -231,15 +131,15 @@ func TestRestart(t *testing.T) {
 
 func TestForeignRoutesStay(t *testing.T) {
 	l := newLab(t)
-	l.run("ip", "route", "add", "blackhole", far4.String(), "proto", "static", "metric", "5")
-	l.run("ip", "-6", "route", "add", "blackhole", far6.String(), "proto", "static", "metric", "5")
+	l.Run("ip", "route", "add", "blackhole", banlab.Far4.String(), "proto", "static", "metric", "5")
+	l.Run("ip", "-6", "route", "add", "blackhole", banlab.Far6.String(), "proto", "static", "metric", "5")
 	before := l.blackholes()
 	r := l.open()
 	if bans, err := r.Existing(t.Context()); len(bans) != 0 || err != nil {
 		t.Errorf("Existing = %+v, %v", bans, err)
 	}
-	for _, a := range []netip.Addr{far4, far6} {
-		b := ban(single(a), time.Now().Add(time.Minute))
+	for _, a := range []netip.Addr{banlab.Far4, banlab.Far6} {
+		b := banlab.Ban(banlab.Single(a), time.Now().Add(time.Minute))
 		if err := r.BanAll(t.Context(), []respond.Ban{b}); err != nil {
 			t.Fatal(err)
 		}
@@ -259,7 +159,7 @@ func TestForeignRoutesStay(t *testing.T) {
 // route of the owner's. One that is refused takes the whole lot back.
 func TestRefused(t *testing.T) {
 	l := newLab(t)
-	l.run("ip", "route", "add", near4.String(), "dev", "eth0")
+	l.Run("ip", "route", "add", banlab.Near4.String(), "dev", "eth0")
 	r := l.open()
 	until := time.Now().Add(time.Minute)
 	for _, c := range []struct {
@@ -267,13 +167,13 @@ func TestRefused(t *testing.T) {
 		p    netip.Prefix
 		want error
 	}{
-		{"the gateway", single(gateway4), ErrGateway},
-		{"the gateway, IPv6", single(gateway6), ErrGateway},
-		{"the gateway's /64", netip.PrefixFrom(gateway6, 64), ErrGateway},
-		{"an own address", single(own4), ErrNotUsed},
-		{"one with a route of the owner's", single(near4), ErrNotUsed},
+		{"the gateway", banlab.Single(banlab.Gateway4), ErrGateway},
+		{"the gateway, IPv6", banlab.Single(banlab.Gateway6), ErrGateway},
+		{"the gateway's /64", netip.PrefixFrom(banlab.Gateway6, 64), ErrGateway},
+		{"an own address", banlab.Single(banlab.Own4), ErrNotUsed},
+		{"one with a route of the owner's", banlab.Single(banlab.Near4), ErrNotUsed},
 	} {
-		err := r.BanAll(t.Context(), []respond.Ban{ban(single(far4), until), ban(c.p, until)})
+		err := r.BanAll(t.Context(), []respond.Ban{banlab.Ban(banlab.Single(banlab.Far4), until), banlab.Ban(c.p, until)})
 		if !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", c.name, err, c.want)
 		}
@@ -281,8 +181,8 @@ func TestRefused(t *testing.T) {
 			t.Fatalf("%s: left behind: %v", c.name, left)
 		}
 	}
-	for _, src := range []netip.Addr{gateway4, gateway6, near4, far4} {
-		if !l.answered(src) {
+	for _, src := range []netip.Addr{banlab.Gateway4, banlab.Gateway6, banlab.Near4, banlab.Far4} {
+		if !l.Answered(src) {
 			t.Errorf("%v is not answered", src)
 		}
 	}
