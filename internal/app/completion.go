@@ -19,6 +19,7 @@ func completion(root *cobra.Command) {
 			cmd.RemoveCommand(shell)
 		}
 	}
+	cmd.Short = "Print a script that completes command lines in bash, zsh or fish"
 	cmd.Args = cobra.ArbitraryArgs
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
 		if len(args) == 0 {

@@ -23,11 +23,12 @@ import (
 
 // daemon is the whole house, wired.
 type daemon struct {
-	o       Options
-	conf    atomic.Pointer[config.Config] // in force
-	started time.Time
-	hangup  chan os.Signal // SIGHUP: read the configuration again
-	joins   chan joining
+	o        Options
+	conf     atomic.Pointer[config.Config] // in force
+	started  time.Time
+	hangup   chan os.Signal // SIGHUP: read the configuration again
+	joins    chan joining
+	stopping chan struct{} // closed when nothing more is taken in
 
 	onTerminal bool // standard output was a terminal when we started
 
@@ -74,7 +75,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		// another one for it costs more than the decision.
 		runtime.GOMAXPROCS(workers())
 	}
-	d := &daemon{o: o, started: time.Now(), hangup: make(chan os.Signal, 1), joins: make(chan joining), onTerminal: isTerminal()}
+	d := &daemon{o: o, started: time.Now(), hangup: make(chan os.Signal, 1), joins: make(chan joining), stopping: make(chan struct{}), onTerminal: isTerminal()}
 	signal.Notify(d.hangup, syscall.SIGHUP)
 	defer signal.Stop(d.hangup)
 	c, from, err := o.load()
@@ -157,6 +158,8 @@ func (d *daemon) run(ctx context.Context) error {
 	case <-capturing.failed():
 	}
 
+	close(d.stopping)
+	proc.SayStopping()
 	d.notify("STOPPING=1")
 	err := capturing.stop()
 	close(d.decider.last)

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"fmt"
 	"strings"
 
@@ -18,6 +19,7 @@ func (d *daemon) openHistory(c *config.Config) {
 	}
 	h, err := textfile.OpenHistory(c.HistoryFile, c.LogFormat)
 	if err != nil {
+		d.log.CannotOpen("history", c.HistoryFile)
 		d.problems.set("history", fmt.Sprintf("no history is kept: %v", err))
 		return
 	}
@@ -71,7 +73,7 @@ func (d *daemon) openBlocked(c *config.Config) (listed []textfile.BlockedEntry) 
 
 // setFiles follows the files from old to next. Who is banned goes on the new
 // list, and the old one stays as it is.
-func (d *daemon) setFiles(old, next *config.Config) {
+func (d *daemon) setFiles(ctx context.Context, old, next *config.Config) {
 	d.record.flush()
 	if old.HistoryFile != next.HistoryFile || old.LogFormat != next.LogFormat {
 		d.record.mu.Lock()
@@ -85,7 +87,7 @@ func (d *daemon) setFiles(old, next *config.Config) {
 	}
 	oldTCP, oldUDP := blockedFiles(old)
 	if tcp, udp := blockedFiles(next); tcp != oldTCP || udp != oldUDP {
-		d.record.sync()
+		d.liftEdited(ctx) // who was taken out of the old one a moment ago
 		there := make(map[string]bool)
 		for _, e := range d.openBlocked(next) {
 			there[e.Host.String()] = true
@@ -103,11 +105,12 @@ func (d *daemon) setFiles(old, next *config.Config) {
 	d.followFiles()
 }
 
-// setIgnore reads the ignore files of c, if they are not the ones that are read
-// already.
+// setIgnore reads the ignore files of c, if they are not as they were read.
 func (d *daemon) setIgnore(c *config.Config) {
 	if len(d.ignore) == 0 || d.ignore[0].path != c.IgnoreFile {
 		d.ignore = openIgnore(c.IgnoreFile)
+	} else {
+		d.ignore.changed() // one whose folder could not be watched has no other time
 	}
 	d.problems.set("ignore", d.ignore.problem())
 }

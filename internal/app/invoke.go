@@ -84,8 +84,8 @@ func (f *flags) register(set *pflag.FlagSet) {
 		flag.NoOptDefVal = "true"
 	}
 	set.StringArrayVarP(&f.interfaces, "interface", "i", nil, "watch this interface by `name` (repeatable), ALL of them or ALL_NLO (all but the loopback)")
-	set.StringArrayVarP(&f.logTo, "logoutput", "l", nil, "log to this `place`, stdout or syslog (repeatable)")
-	set.StringVarP(&f.method, "method", "m", "", "`name` pcap or raw: accepted for the sake of 2.x; CAPTURE says how packets are read")
+	set.StringArrayVarP(&f.logTo, "logoutput", "l", nil, "log to this `target`, stdout or syslog (repeatable)")
+	set.StringVarP(&f.method, "method", "m", "", "this `way`, pcap or raw: accepted for the sake of 2.x; CAPTURE says how packets are read")
 	set.BoolVarP(&f.daemon, "daemon", "D", false, "detach and log to syslog")
 	set.BoolVar(&f.foreground, "foreground", false, "do not detach (with a flag of 1.x)")
 	set.StringVar(&f.pidFile, "pidfile", "", "write the process number to this `file` (detached: "+defaultPIDFile+")")

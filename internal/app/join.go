@@ -21,8 +21,14 @@ type joining struct {
 // Join is for view.Backend.
 func (d *daemon) Join(ctx context.Context, who view.Caller, j view.Join) (view.Modes, error) {
 	waiting := joining{j, who, make(chan error, 1)}
+	joins := d.joins
+	if d.isStopping() {
+		joins = nil // somebody may still be listening
+	}
 	select {
-	case d.joins <- waiting:
+	case joins <- waiting:
+	case <-d.stopping:
+		return view.Modes{PID: os.Getpid(), Stopping: true}, nil
 	case <-ctx.Done():
 		return view.Modes{}, ctx.Err()
 	}
@@ -33,16 +39,25 @@ func (d *daemon) Join(ctx context.Context, who view.Caller, j view.Join) (view.M
 	return view.Modes{PID: os.Getpid(), TCP: modeName2x(m.TCP), UDP: modeName2x(m.UDP)}, nil
 }
 
+func (d *daemon) isStopping() bool {
+	select {
+	case <-d.stopping:
+		return true
+	default:
+		return false
+	}
+}
+
 func modeName2x(m config.Mode) string { return m.Word(config.Dialect2x, false) }
 
 // takeIn puts the modes of a second start beside ours.
 func (d *daemon) takeIn(ctx context.Context, j *joining) error {
 	c := d.conf.Load()
 	if d.o.Dialect != config.Dialect1x {
-		return fmt.Errorf("portsentry is already running (pid %d), and not with flags of 1.x", os.Getpid())
+		return fmt.Errorf("already running (pid %d), and not with flags of 1.x", os.Getpid())
 	}
 	if j.join.Config != c.Path {
-		return fmt.Errorf("portsentry is already running (pid %d), with %s", os.Getpid(), c.Path)
+		return fmt.Errorf("already running (pid %d), with %s", os.Getpid(), c.Path)
 	}
 	modes := c.Modes
 	for _, p := range []struct {
@@ -52,7 +67,7 @@ func (d *daemon) takeIn(ctx context.Context, j *joining) error {
 		switch {
 		case p.want == "" || p.want == modeName2x(*p.mode):
 		case *p.mode != config.Unwatched:
-			return fmt.Errorf("portsentry is already running (pid %d), and watches %s in %s mode; stop it first", os.Getpid(), p.name, modeName2x(*p.mode))
+			return fmt.Errorf("already running (pid %d), and watches %s in %s mode; stop it first", os.Getpid(), p.name, modeName2x(*p.mode))
 		default:
 			for m := config.Connect; m <= config.Advanced; m++ {
 				if modeName2x(m) == p.want {
@@ -62,7 +77,7 @@ func (d *daemon) takeIn(ctx context.Context, j *joining) error {
 		}
 	}
 	if modes == c.Modes {
-		return fmt.Errorf("portsentry is already running (pid %d), and watches that", os.Getpid())
+		return fmt.Errorf("already running (pid %d), and watches that", os.Getpid())
 	}
 	o := d.o
 	o.Modes = modes

@@ -18,17 +18,18 @@ import (
 // of what depends on what.
 func (d *daemon) open() error {
 	c := d.conf.Load()
-	var err error
-	// First of all: where another daemon answers, its firewall table and its
-	// files are not ours to touch.
+	// First of all: where another daemon runs, its socket, its firewall table and
+	// its files are not ours to touch. Of two starts at once the pid file knows one
+	// to be the first; a socket that is about to listen looks left behind.
+	err := d.writePID()
+	if err != nil {
+		return err
+	}
 	warnings := slog.New(slog.NewTextHandler(d.o.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	if d.control, err = control.Listen(d.o.Socket, view.Group, d, warnings); err != nil {
 		return err
 	}
 	d.onStop(d.control.Close) // a start that fails later leaves no socket behind
-	if err := d.writePID(); err != nil {
-		return err
-	}
 	w, err := host.NewWatcher()
 	if err != nil {
 		return fmt.Errorf("the facts of this machine: %w", err)

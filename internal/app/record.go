@@ -105,6 +105,7 @@ func (r *recorder) named(a netip.Addr, write func(name string)) {
 		r.release(a, name)
 		r.mu.Unlock()
 		touch(r.dirty)
+		touch(r.listed)
 	})
 	if !asked {
 		r.release(a, "")
@@ -179,12 +180,10 @@ func (r *recorder) blockedLate(rec *store.Record) {
 func (r *recorder) Began(b respond.Ban, host netip.Addr) {
 	r.mu.Lock()
 	if f := r.lists.of(b.Proto); f != nil {
-		e := textfile.BlockedEntry{Since: b.Since, Host: host, Port: b.Port, Proto: b.Proto}
-		if r.wanted {
-			e.Name, _ = r.names.Cached(host)
-		}
-		err := f.Add(e)
-		r.failed("blocked", "the blocked file does not list everybody", err)
+		r.named(host, func(name string) {
+			err := f.Add(textfile.BlockedEntry{Since: b.Since, Name: name, Host: host, Port: b.Port, Proto: b.Proto})
+			r.failed("blocked", "the blocked file does not list everybody", err)
+		})
 	}
 	r.mu.Unlock()
 	touch(r.listed)
@@ -192,9 +191,16 @@ func (r *recorder) Began(b respond.Ban, host netip.Addr) {
 
 // Ended takes a ban off the blocked files; for respond.Ledger.
 func (r *recorder) Ended(_ respond.Ban, host netip.Addr, undone []respond.Action) {
+	remove := func(string) {
+		for _, f := range r.lists.each() {
+			f.Remove(host)
+		}
+	}
 	r.mu.Lock()
-	for _, f := range r.lists.each() {
-		f.Remove(host)
+	if _, waits := r.awaiting[host]; waits {
+		r.named(host, remove) // behind its own beginning
+	} else {
+		remove("")
 	}
 	r.mu.Unlock()
 	r.actions(host, undone)

@@ -85,7 +85,7 @@ func (d *daemon) apply(ctx context.Context, next *config.Config) error {
 		d.responder.SetSteps(d.runner, respond.PlanFrom(next))
 	}
 	d.sayRules(next)
-	d.setFiles(old, next)
+	d.setFiles(ctx, old, next)
 	d.setLog(next)
 	d.follow()
 	return nil

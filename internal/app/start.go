@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -62,12 +63,20 @@ func detach(ctx context.Context, o Options, args []string) error {
 	return &exitError{code: code} // the daemon has said why
 }
 
+// predecessor is how long a start waits for one that may be about to end: the
+// init scripts of 1.x restart without waiting for that.
+const predecessor = 3 * time.Second
+
 // writePID writes the pid file that the command line asks for.
 func (d *daemon) writePID() error {
 	if d.o.PIDFile == "" {
 		return nil
 	}
 	f, err := proc.WritePID(d.o.PIDFile)
+	for end := time.Now().Add(predecessor); errors.Is(err, proc.ErrRunning) && time.Now().Before(end); {
+		time.Sleep(20 * time.Millisecond)
+		f, err = proc.WritePID(d.o.PIDFile)
+	}
 	if err != nil {
 		return err
 	}

@@ -79,6 +79,7 @@ func (d *daemon) counters() []view.Counter {
 	loss("unsure_total", "packets about which the kernel could not be asked in time", det.Unsure)
 	count("sources_evicted_total", "sources forgotten to make room", det.Evicted)
 	loss("queue_lost_total", "sightings lost because the queue was full", queueLost)
+	loss("facts_failed_total", "times that interfaces and addresses could not be read", d.facts.watcher.Failures())
 
 	count("martians_total", "probes from addresses that no host sends from", d.decider.martians.Load())
 	count("spared_total", "probes from sources that are never acted on", d.decider.spared.Load())
@@ -190,4 +191,5 @@ func trapCounters(s listen.Stats, count, loss func(string, string, uint64)) {
 	loss("banners_failed_total", "banners that could not be sent, or not in time", s.Failed+s.Cut)
 	loss("held_refused_total", "connections closed without a banner: too many at once", s.Refused)
 	loss("descriptors_missing_total", "times that there was no descriptor left for a connection", s.Starved)
+	loss("traps_blind_total", "times that it could not be seen which services have ended", s.Blind)
 }

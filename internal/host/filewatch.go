@@ -38,8 +38,14 @@ func WatchFiles(paths ...string) (*FileWatch, error) {
 	return w, errors.Join(errs...)
 }
 
-// Changed gets a value after one or several changes.
-func (w *FileWatch) Changed() <-chan struct{} { return w.changed }
+// Changed gets a value after one or several changes. A nil FileWatch, which is
+// what there is where the kernel gives no inotify instance, never sees any.
+func (w *FileWatch) Changed() <-chan struct{} {
+	if w == nil {
+		return nil
+	}
+	return w.changed
+}
 
 // Close ends Run.
 func (w *FileWatch) Close() error { return w.events.Close() }

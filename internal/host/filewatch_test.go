@@ -58,3 +58,13 @@ func TestFileWatchWithoutFolder(t *testing.T) {
 		t.Error("a folder that is not there cannot be watched; nothing was said")
 	}
 }
+
+// There is no FileWatch when root's inotify instances are all taken.
+func TestNoFileWatch(t *testing.T) {
+	var w *FileWatch
+	select {
+	case <-w.Changed():
+		t.Error("nothing has changed")
+	default:
+	}
+}

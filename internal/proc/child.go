@@ -31,7 +31,10 @@ func HelperConn() (*net.UnixConn, error) {
 	}
 	ownName()
 	// Caught and let go, not ignored: an ignored signal would stay ignored in
-	// every command, and then our time limit could not end it.
-	signal.Notify(make(chan os.Signal, 1), unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT)
+	// every command, and then our time limit could not end it. Whoever was told of
+	// them before, as main is, is told no more.
+	signals := []os.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT}
+	signal.Reset(signals...)
+	signal.Notify(make(chan os.Signal, 1), signals...)
 	return unixConn(os.NewFile(firstFD, "helper"))
 }

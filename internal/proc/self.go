@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -37,4 +38,17 @@ func closeOnExec() error {
 // from /proc/self/exe. It is only for people, so it may fail.
 func ownName() {
 	os.WriteFile("/proc/self/comm", []byte(filepath.Base(os.Args[0])), 0)
+}
+
+// SayStopping has ps(1) show "stopping" in the place of our program's name. The
+// init scripts of 1.x restart without waiting for the end: they look in ps for
+// "portsentry -tcp" and start nothing while they find it. Nothing may use
+// os.Args[0] afterwards.
+func SayStopping() {
+	if len(os.Args) == 0 || os.Args[0] == "" {
+		return
+	}
+	// The runtime leaves the string where the kernel put it for ps to read.
+	name := unsafe.Slice(unsafe.StringData(os.Args[0]), len(os.Args[0]))
+	clear(name[copy(name, "stopping"):])
 }

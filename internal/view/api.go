@@ -34,6 +34,8 @@ type Modes struct {
 	PID int    `json:"pid"`
 	TCP string `json:"tcp_mode"`
 	UDP string `json:"udp_mode"`
+	// Stopping: it does not take anybody in any more.
+	Stopping bool `json:"stopping,omitempty"`
 }
 
 // BanList is the answer of GET PathBans.

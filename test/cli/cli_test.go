@@ -1,6 +1,5 @@
 // Package cli tries the command as people use it: terminal sessions in
-// testdata/*.txtar, and the commands that the documents show. Nothing here
-// needs a privilege, and no daemon is started.
+// testdata/*.txtar. Nothing here needs a privilege, and no daemon is started.
 package cli
 
 import (
@@ -9,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -22,7 +22,8 @@ func TestMain(m *testing.M) {
 	}})
 }
 
-// TestSessions plays testdata/*.txtar; "exits N COMMAND" wants exit code N.
+// TestSessions plays testdata/*.txtar; "exits N COMMAND" wants exit code N, and
+// "unplace FROM TO" writes what FROM says of the session's folder as HERE.
 func TestSessions(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
@@ -36,6 +37,10 @@ func TestSessions(t *testing.T) {
 				if strconv.Itoa(code) != args[0] {
 					ts.Fatalf("exit code %d, want %s", code, args[0])
 				}
+			},
+			"unplace": func(ts *testscript.TestScript, _ bool, args []string) {
+				said := strings.ReplaceAll(ts.ReadFile(args[0]), ts.Getenv("WORK"), "HERE")
+				ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(said), 0o600))
 			},
 		},
 	})

@@ -3,7 +3,9 @@
 // the manual pages, on a machine of its own for each document, from its first
 // line to its last. Blocks marked "sh scanner" are typed on another machine. What
 // is shown in plain blocks must have been said by then, or be a configuration
-// that portsentry check takes. Nothing touches the host.
+// that portsentry check takes. make is run dry; of lines that run go the packages
+// and tests are looked for, and of those that run foreign programs which are not
+// installed it is said so. Nothing touches the host.
 package docs
 
 import (

@@ -29,7 +29,7 @@ var exits = map[string]int{
 var given = map[string]map[string]func(*stage){
 	"README.md": {
 		"portsentry check -c /etc/portsentry/portsentry.conf": blocks,
-		"portsentry status": (*stage).probe,
+		"portsentry status": (*stage).ban,
 	},
 	"packaging/man/portsentry.8": {
 		"portsentry check -c /etc/portsentry/portsentry.conf": blocks,
@@ -151,7 +151,7 @@ func (s *stage) free() {
 // knock keeps sending packets from elsewhere, for who waits for some.
 func (s *stage) knock() {
 	s.t.Helper()
-	cmd := exec.Command("nmap", "-Pn", "-n", "-sS", "--max-retries", "0", "--max-rate", "20", "-p", "1-100", "198.51.100.5")
+	cmd := exec.Command("nmap", "-Pn", "-n", "-sS", "--max-retries", "0", "--max-rate", "10", "-p", "1-100", "198.51.100.5")
 	check(s.t, s.scanner.Do(cmd.Start))
 	s.t.Cleanup(func() {
 		cmd.Process.Kill()

@@ -22,8 +22,8 @@ import (
 )
 
 const (
-	lineLimit = 30 * time.Second // for a command
-	soon      = 10 * time.Second
+	lineLimit = 60 * time.Second // for a command
+	soon      = 20 * time.Second
 )
 
 // The addresses of the documents: the machine, and who scans it from elsewhere.
@@ -41,10 +41,9 @@ type stage struct {
 	src     string // the source tree, with a built portsentry
 	bin     string // stands for what the machine cannot have
 
-	fore   *machine.Program // portsentry in the foreground of a terminal
-	shown  strings.Builder  // what ended commands have said
-	ended  []*machine.Program
-	syslog *machine.Syslog
+	fore  *machine.Program // portsentry in the foreground of a terminal
+	shown strings.Builder  // what ended commands have said
+	ended []*machine.Program
 }
 
 func newStage(t *testing.T) *stage {
@@ -69,11 +68,11 @@ func newStage(t *testing.T) *stage {
 	s := &stage{t: t, scanner: scanner}
 	s.m = machine.New(t, host, slices.DeleteFunc([]string{"/etc/fail2ban", "/etc/logcheck", "/etc/logwatch", "/etc/init.d", "/etc/hosts.deny"},
 		func(path string) bool { _, err := os.Lstat(path); return err != nil })...)
-	// Others lie in the way when a document makes a network of that name.
+	// By a worse way than that of a document which makes such a network itself.
 	s.m.Run("ip", "route", "add", "203.0.113.0/24", "dev", "eth0", "metric", "5000")
 	s.m.Run("ip", "route", "add", "2001:db8:9::/64", "dev", "eth0", "metric", "5000")
 	s.m.Run("ip", "link", "set", "lo", "up")
-	s.syslog = s.m.Syslog()
+	s.m.Syslog() // what detaches logs there, or does not start
 	s.furnish()
 	return s
 }
@@ -120,8 +119,8 @@ func (s *stage) furnish() {
 	s.config()
 }
 
-// config writes the shipped configuration with some of its lines changed: the
-// first of two words becomes the second one.
+// config writes the shipped configuration, changed: of each two texts the first
+// becomes the second.
 func (s *stage) config(changes ...string) {
 	s.t.Helper()
 	text := string(packaging.Config())

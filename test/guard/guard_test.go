@@ -31,6 +31,7 @@ type file struct {
 	path    string // from the root of the repository, with slashes
 	pkg     string // directory below internal/, "" elsewhere
 	test    bool
+	made    bool // by a program, which says so in the standard header
 	imports []string
 	ast     *ast.File
 }
@@ -75,7 +76,7 @@ func source(t *testing.T) []file {
 		if err != nil {
 			return err
 		}
-		f := file{path: filepath.ToSlash(rel), test: strings.HasSuffix(path, "_test.go"), ast: parsed}
+		f := file{path: filepath.ToSlash(rel), test: strings.HasSuffix(path, "_test.go"), made: ast.IsGenerated(parsed), ast: parsed}
 		if pkg, ok := strings.CutPrefix(filepath.ToSlash(filepath.Dir(rel)), "internal/"); ok {
 			f.pkg = pkg
 		}
@@ -202,11 +203,11 @@ func TestWhereProgramsAreStarted(t *testing.T) {
 	}
 }
 
-// Every room says once what it is for.
+// Every room says once what it is for. Whoever generates a file does not know.
 func TestPackageDocs(t *testing.T) {
 	docs := make(map[string]int)
 	for _, f := range source(t) {
-		if f.test {
+		if f.test || f.made {
 			continue
 		}
 		dir := filepath.Dir(f.path)
@@ -222,8 +223,7 @@ func TestPackageDocs(t *testing.T) {
 	}
 }
 
-// No hidden wiring: no init functions, and no state in package variables but
-// errors and tables that are written once, where they are declared.
+// No hidden wiring: nothing runs before main.
 func TestNoInit(t *testing.T) {
 	for _, f := range source(t) {
 		if f.test {
@@ -252,5 +252,142 @@ func TestNoSleepingTests(t *testing.T) {
 			}
 			return true
 		})
+	}
+}
+
+// Package variables are errors and tables, written where they are declared and
+// nowhere else.
+func TestNoPackageState(t *testing.T) {
+	all := source(t)
+	vars := make(map[string]bool) // "dir: name"
+	specs := make(map[any]bool)   // of package variables
+	for _, f := range all {
+		if f.test || f.made {
+			continue
+		}
+		for _, d := range f.ast.Decls {
+			g, ok := d.(*ast.GenDecl)
+			if !ok || g.Tok != token.VAR {
+				continue
+			}
+			for _, s := range g.Specs {
+				specs[s] = true
+				for _, name := range s.(*ast.ValueSpec).Names {
+					vars[filepath.Dir(f.path)+": "+name.Name] = true
+				}
+			}
+		}
+	}
+	for _, f := range all {
+		if f.test || f.made || strings.HasPrefix(f.path, "cmd/") { // the linker sets version and commit there
+			continue
+		}
+		written := func(e ast.Expr) {
+			id := base(e)
+			if id == nil || id.Name == "_" || !vars[filepath.Dir(f.path)+": "+id.Name] {
+				return
+			}
+			// A local variable of that name is resolved to its own declaration.
+			if id.Obj == nil || specs[id.Obj.Decl] {
+				t.Errorf("%s writes to the package variable %s", f.path, id.Name)
+			}
+		}
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.AssignStmt:
+				if n.Tok != token.DEFINE {
+					for _, e := range n.Lhs {
+						written(e)
+					}
+				}
+			case *ast.IncDecStmt:
+				written(n.X)
+			}
+			return true
+		})
+	}
+}
+
+// base is the variable that an expression is a part of, nil for none.
+func base(e ast.Expr) *ast.Ident {
+	for {
+		switch x := e.(type) {
+		case *ast.Ident:
+			return x
+		case *ast.SelectorExpr:
+			e = x.X
+		case *ast.IndexExpr:
+			e = x.X
+		case *ast.StarExpr:
+			e = x.X
+		case *ast.ParenExpr:
+			e = x.X
+		default:
+			return nil
+		}
+	}
+}
+
+// implicit are methods that the standard library or a dependency calls.
+var implicit = []string{
+	"String", "Error", "Unwrap", "Is", "Len", "Less", "Swap", "Push", "Pop", "Set", "Type",
+	"MarshalText", "UnmarshalText", "MarshalJSON", "UnmarshalJSON", "Close", "ServeHTTP",
+}
+
+// forTests are exported for tests alone, with the reason.
+var forTests = map[string]string{
+	"Ports": "what trap sockets watch at the moment: no counter tells",
+}
+
+// Nothing is exported that nobody uses: every exported function, type and
+// variable of a room is written somewhere besides where it is declared, and not
+// in tests alone. Constants come in sets, which may be whole.
+func TestNothingUnused(t *testing.T) {
+	all := source(t)
+	declared := make(map[string]int)
+	where := make(map[string]string)
+	used := make(map[string]int)
+	declare := func(f *file, name *ast.Ident) {
+		if name.IsExported() && strings.HasPrefix(f.path, "internal/") && !f.test && !f.made && !slices.Contains(implicit, name.Name) {
+			declared[name.Name]++
+			where[name.Name] = f.path
+		}
+	}
+	for i := range all {
+		f := &all[i]
+		for _, d := range f.ast.Decls {
+			switch d := d.(type) {
+			case *ast.FuncDecl:
+				declare(f, d.Name)
+			case *ast.GenDecl:
+				for _, s := range d.Specs {
+					switch s := s.(type) {
+					case *ast.TypeSpec:
+						declare(f, s.Name)
+					case *ast.ValueSpec:
+						for _, name := range s.Names {
+							if d.Tok == token.VAR {
+								declare(f, name)
+							}
+						}
+					}
+				}
+			}
+		}
+		// What only tests use is for tests: packages that build packets and the like.
+		if f.test && !strings.HasPrefix(f.path, "test/") {
+			continue
+		}
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			if id, ok := n.(*ast.Ident); ok {
+				used[id.Name]++
+			}
+			return true
+		})
+	}
+	for name, n := range declared {
+		if used[name] <= n && forTests[name] == "" {
+			t.Errorf("%s: nobody uses %s", where[name], name)
+		}
 	}
 }

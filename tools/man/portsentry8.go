@@ -93,7 +93,7 @@ func portsentry8() *page {
 	}
 
 	p.section("Flags of PortSentry 1.x")
-	p.text("One or several, at most one for TCP and one for UDP; one process watches both. With any of them it detaches, unless `--foreground` is given, " +
+	p.text("One or several, at most one for TCP and one for UDP; one process watches both. A second start with the other one joins the first. With any of them it detaches, unless `--foreground` is given, " +
 		"logs to syslog in the words of 1.x, and writes its files in the form and under the names of 1.x.")
 	for _, m := range modes1x {
 		p.item(m.flags, m.text)

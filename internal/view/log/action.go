@@ -1,10 +1,7 @@
 package log
 
 import (
-	"errors"
 	"net/netip"
-	"strings"
-	"syscall"
 
 	"portsentry/internal/config"
 	"portsentry/internal/detect"
@@ -125,29 +122,6 @@ func (w *Writer) actionSkipped(host netip.Addr, a *respond.Action) {
 		}
 		w.end(levelNotice, b)
 	}
-}
-
-// AcceptFailed writes that a trap port said that somebody was there, who was
-// gone when he was to be accepted.
-func (w *Writer) AcceptFailed(port uint16, err error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	b := appendNumber(append(w.begin(), "attackalert: Possible stealth scan from unknown host to TCP port"...), ": ", uint64(port))
-	b = append(b, " (accept failed"...)
-	if no, ok := errors.AsType[syscall.Errno](err); ok && w.o.Format == config.Log2x {
-		b = appendNumber(b, " ", uint64(no))
-		text := no.Error() // as strerror(3), but for the capital
-		b = append(b, ": "...)
-		b = append(b, strings.ToUpper(text[:1])...)
-		b = append(b, text[1:]...)
-	}
-	b = append(b, ')')
-	if w.o.Format == config.LogJSON {
-		w.noticeJSON(string(b))
-	} else {
-		w.end(levelNotice, b)
-	}
-	w.flush()
 }
 
 // CannotOpen writes what 1.x said of one of its files, "history" or "blocked".

@@ -19,7 +19,11 @@ func TestBothProtocolsBlockOnce(t *testing.T) {
 	s.conf(map[string]string{
 		"BLOCK_TCP": "1", "BLOCK_UDP": "1", "KILL_HOSTS_DENY": "ALL: $TARGET$ : DENY", "KILL_ROUTE": "echo $TARGET$ >>" + ran,
 	})
-	for range 2 {
+	for _, commands := range []int{1, 1, 2} {
+		if commands == 2 {
+			// Forgotten, as 1.x forgets at each start.
+			s.Run("rm", state+"portsentry.blocked.stcp")
+		}
 		s.detach(lab.Binary(t), "-stcp")
 		pid := s.pid()
 		s.detach(lab.Binary(t), "-sudp")
@@ -28,14 +32,14 @@ func TestBothProtocolsBlockOnce(t *testing.T) {
 		}
 		before := len(s.alerts(" from host: "))
 		s.probe("tcp", source(1), 11)
-		s.waitFile(ran, 1)
+		s.waitFile(ran, commands)
 		s.probe("udp", source(1), 7)
 		s.probe("tcp", source(1), 15)
 		lab.Wait(t, patience, "three alerts", func() bool { return len(s.alerts(" from host: ")) == before+3 })
 		s.stop()
-	}
-	if got := s.waitFile(ran, 1); len(got) != 1 {
-		t.Errorf("the route was dropped %d times", len(got))
+		if got := s.waitFile(ran, commands); len(got) != commands {
+			t.Errorf("the route was dropped %d times, want %d", len(got), commands)
+		}
 	}
 	if got := s.Read("/etc/hosts.deny"); got != "# by hand\nALL: 10.77.8.1 : DENY\n" {
 		t.Errorf("hosts.deny:\n%s", got)

@@ -46,8 +46,10 @@ func TestInterfaceFlag(t *testing.T) {
 func TestMethodFlag(t *testing.T) {
 	s := newStage(t)
 	s.conf(nil)
-	for _, word := range []string{"rawXYZ", "pcapfoo", ""} {
-		if code, said := s.try(lab.Binary(t), "-m", word, "-i", ""); code != 1 {
+	s.Write("/etc/wrong.conf", "nothing starts with this one")
+	for _, word := range []string{"rawXYZ", "pcapfoo"} {
+		code, said := s.try(lab.Binary(t), "-m", word, "-c", "/etc/wrong.conf")
+		if code != 1 || !strings.Contains(said, "-m "+word+": must be pcap or raw") {
 			t.Errorf("-m %s: exit code %d: %s", word, code, said)
 		}
 	}

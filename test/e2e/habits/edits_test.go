@@ -66,6 +66,24 @@ func TestIgnoreEdits(t *testing.T) {
 	shows(4, yes)
 }
 
+// TestIgnoreFolderLater: a folder that was not there could not be watched. SIGHUP
+// has the file read, and watched from then on.
+func TestIgnoreFolderLater(t *testing.T) {
+	const later = "/etc/later/ignore"
+	h := newHost(t, `TCP_PORTS="11"`, `IGNORE_FILE="`+later+`"`, `LOG_FORMAT="2.x"`)
+	pid := h.detach("-stcp")
+	h.Write(later, "10.77.7.1\n")
+	h.hangup(pid, reloaded)
+	h.probe(netip.MustParseAddr("10.77.7.1"), 11)
+	h.log.Wait(patience, "Scan from: [10.77.7.1] ", "ignored: [true]")
+	h.Write(later, "10.77.7.2\n")
+	lab.Wait(t, patience, "the edit", func() bool {
+		h.probe(netip.MustParseAddr("10.77.7.2"), 11)
+		return h.logged("Scan from: [10.77.7.2] ", "ignored: [true]") > 0
+	})
+	h.stop(pid)
+}
+
 // about are the lines that begin with text.
 func about(all []string, text string) []string {
 	return slices.DeleteFunc(slices.Clone(all), func(l string) bool { return !strings.HasPrefix(l, text) })
@@ -97,13 +115,17 @@ func TestBlockedEdits(t *testing.T) {
 		{"by truncation", func(path, _ string) { h.Write(path, "") }},
 		{"by removal", func(path, _ string) { h.Run("rm", path) }},
 	} {
-		tcp, udp := source(2*i), source(2*i+1)
-		h.probe(tcp, 11)
-		h.knock(udp, 7)
-		for path, src := range map[string]netip.Addr{blocked + ".stcp": tcp, blocked + ".sudp": udp} {
+		files := map[string]netip.Addr{blocked + ".stcp": source(2 * i), blocked + ".sudp": source(2*i + 1)}
+		h.probe(files[blocked+".stcp"], 11)
+		h.knock(files[blocked+".sudp"], 7)
+		for path, src := range files {
 			h.contains(path, fmt.Sprintf("Host: %s/%[1]s Port: ", src))
-			begin := time.Now()
+		}
+		begin := time.Now()
+		for path, src := range files {
 			tt.lift(path, src.String())
+		}
+		for path, src := range files {
 			h.log.Wait(patience, src.String()+" is no longer banned: its line was taken out of "+path)
 			t.Logf("%s: lifted after %v", tt.how, time.Since(begin))
 			if slices.ContainsFunc(h.bans(), func(b view.Ban) bool { return b.Prefix.Addr() == src }) {

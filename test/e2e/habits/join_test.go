@@ -28,7 +28,7 @@ func TestSecondStart(t *testing.T) {
 		{"-tcp", []string{running, "watches that"}},
 		{"-stcp -udp", []string{running, "watches TCP in connect mode", "stop it first"}},
 		{"-udp -c /etc/portsentry/other.conf", []string{running, "with " + confPath}},
-		{"-D", []string{running}},
+		{"-D", []string{"already running with pid " + strconv.Itoa(pid)}},
 		{"", []string{running}},
 	} {
 		_, errs, code := h.run(strings.Fields(tt.args)...)
@@ -64,6 +64,27 @@ func TestSecondStart(t *testing.T) {
 		t.Errorf("the blocked files are mixed up")
 	}
 	h.stop(pid)
+}
+
+// TestStartsAtOnce: of two starts at the same time one becomes the daemon; the
+// other one joins it, or is refused and leaves it alone.
+func TestStartsAtOnce(t *testing.T) {
+	h := newHost(t, `TCP_PORTS="11"`, `UDP_PORTS="7"`)
+	for range 2 { // who is refused has waited for the other one to end
+		one, two := h.Start(program, "-stcp"), h.Start(program, "-sudp")
+		_, errs1, code1 := h.ended(one)
+		_, errs2, code2 := h.ended(two)
+		pids := h.Processes("portsentry")
+		if len(pids) != 1 || min(code1, code2) != 0 || code1+code2 != 0 && code1+code2 != 255 {
+			t.Fatalf("processes %v, exit codes %d and %d, said %q and %q", pids, code1, code2, errs1, errs2)
+		}
+		s := h.status() // somebody answers
+		tcp, udp := s.TCPMode == "stealth", s.UDPMode == "stealth"
+		if tcp != (code1 == 0) || udp != (code2 == 0) {
+			t.Errorf("modes %s and %s, exit codes %d and %d, said %q and %q", s.TCPMode, s.UDPMode, code1, code2, errs1, errs2)
+		}
+		h.stop(pids[0])
+	}
 }
 
 // TestAfterCrash: what a killed daemon leaves behind holds up nobody.

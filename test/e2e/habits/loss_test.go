@@ -109,6 +109,26 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
+// TestSyslogRestarts: lines wait for a syslog daemon that is being restarted.
+func TestSyslogRestarts(t *testing.T) {
+	h := newHost(t, `TCP_PORTS="11"`)
+	pid := h.detach("-stcp")
+	h.log.Wait(patience, active)
+	h.log.Close()
+	for i := range 20 {
+		h.probe(source(i), 11)
+	}
+	lab.Wait(t, patience, "all are counted", func() bool { return h.counter("sightings_total") == 20 })
+	h.log = h.Syslog()
+	for i := range 20 {
+		h.log.Wait(patience, alert(source(i), 11))
+	}
+	if n := h.counter("log_lines_lost_total"); n > 0 {
+		t.Errorf("%d lines lost", n)
+	}
+	h.stop(pid)
+}
+
 // TestReaderStops: whoever reads standard output and stops holds up no ban, and
 // not the end for long.
 func TestReaderStops(t *testing.T) {
@@ -125,10 +145,7 @@ func TestReaderStops(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 	t.Cleanup(func() { cmd.Process.Kill() })
-	lab.Wait(t, patience, "the daemon is ready", func() bool {
-		_, ok := h.try("status")
-		return ok
-	})
+	lab.Wait(t, patience, "the daemon is ready", h.watches)
 	const sources = 500
 	_, err = h.send.Flood(t.Context(), h.packet(source(0), pktgen.ProtoTCP, 11), pktgen.FloodOpts{
 		Count: sources, Rate: 2000, SourcePrefix: netip.MustParsePrefix("10.77.64.0/20"), Sources: sources,

@@ -3,6 +3,7 @@ package habits_test
 import (
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -23,7 +24,15 @@ import (
 	"portsentry/test/machine"
 )
 
-func TestMain(m *testing.M) { os.Exit(lab.Main(m)) }
+func TestMain(m *testing.M) {
+	// They wait for daemons more than they work, so there may be more of them at a
+	// time than CPUs.
+	flag.Parse()
+	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == parallel.DefValue {
+		flag.Set("test.parallel", "4")
+	}
+	os.Exit(lab.Main(m))
+}
 
 const (
 	// patience with a machine that does other things too.
@@ -117,7 +126,7 @@ func (h *host) foreground(args ...string) *machine.Program {
 	h.t.Helper()
 	p := h.Start(append([]string{program}, args...)...)
 	lab.Wait(h.t, patience, "the daemon is ready", func() bool {
-		_, ready := h.try("status", "--json")
+		ready := h.watches()
 		if !ready && !p.Running() {
 			out, errs, code := h.ended(p)
 			h.t.Fatalf("%v: exit code %d\n%q\n%q", args, code, out, errs)
@@ -125,6 +134,19 @@ func (h *host) foreground(args ...string) *machine.Program {
 		return ready
 	})
 	return p
+}
+
+// watches reports whether a daemon answers and has begun to watch: the first
+// comes before the second.
+func (h *host) watches() bool {
+	h.t.Helper()
+	said, ok := h.try("status", "--json")
+	if !ok {
+		return false
+	}
+	var s view.Status
+	check(h.t, json.Unmarshal([]byte(said), &s))
+	return len(s.Watching) > 0
 }
 
 // try asks the daemon.

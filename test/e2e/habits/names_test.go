@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -203,5 +204,15 @@ func TestSilentNameServer(t *testing.T) {
 	}
 	if n := server.questions(silent); n != 1 {
 		t.Errorf("%d questions for one name", n)
+	}
+
+	// Nor does the end wait for a name.
+	h.probe(source(2), 399)
+	lab.Wait(t, patience, "the packet is counted", func() bool { return h.counter("sightings_total") == each+2 })
+	if code := p.Stop(syscall.SIGTERM); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	if n := len(with(scans(h, p.Out), "["+source(2).String()+"]")); n != 1 {
+		t.Errorf("%d lines about a host whose name was being asked for at the end", n)
 	}
 }

@@ -2,8 +2,10 @@ package old_test
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -61,10 +63,13 @@ func TestDebian(t *testing.T) {
 	})
 	t.Run("blocks", func(t *testing.T) {
 		both(theirs, ours, func(w *world) {
-			w.Run("sed", "-i", `s/^BLOCK_\(TCP\|UDP\)=.*/BLOCK_\1="1"/`, "/etc/portsentry/portsentry.conf")
+			// Where markers have knocked, a connection of 1.2 may be left in TIME_WAIT,
+			// which is a service to it.
+			w.Run("sed", "-i", `s/^BLOCK_\(TCP\|UDP\)=.*/BLOCK_\1="1"/; /^TCP_PORTS=/s/,31337//`, "/etc/portsentry/portsentry.conf")
 			w.Run("sed", "-i", `s/_MODE="/_MODE="s/`, modes)
+			w.Run("rm", "/var/lib/portsentry/portsentry.history") // log-only-files
 			w.modes = []string{"stcp", "sudp"}
-			w.last = 32771 // another one: to 1.2, TIME_WAIT is a service
+			w.last = 635
 		})
 		start(t, script, "restart")
 		from := others.Addr().Next()
@@ -83,6 +88,56 @@ func TestDebian(t *testing.T) {
 			}
 		}
 	})
+	t.Run("again", func(t *testing.T) {
+		for _, w := range []*world{theirs, ours} {
+			w.begin()
+			before := w.Processes("portsentry")
+			w.Run(script, "start")
+			w.take(func() {})
+			if after := w.Processes("portsentry"); !slices.Equal(before, after) {
+				t.Errorf("%s: a second start, and from %v it is %v", w.name, before, after)
+			}
+			if lines := w.lines(); len(lines) > 0 {
+				t.Errorf("%s: %q", w.name, lines)
+			}
+		}
+	})
+	t.Run("ignores", func(t *testing.T) {
+		from := netip.MustParseAddr("10.77.8.66")
+		for _, tt := range []struct {
+			command []string
+			alerts  int
+		}{
+			{[]string{"/usr/lib/portsentry/portsentry-add-ip", from.String()}, 0},
+			// portsentry-rm-ip cannot: it renames from /var to /etc.
+			{[]string{"sed", "-i", "/^" + from.String() + "$/d", "/etc/portsentry/portsentry.ignore.static"}, 1},
+		} {
+			both(theirs, ours, func(w *world) { w.Run(tt.command...) })
+			start(t, script, "force-reload")
+			for _, w := range []*world{theirs, ours} {
+				w.take(func() { w.knock("tcp", from, 11) })
+				if n := len(matching(w.lines(), "^attackalert: TCP .* from host: "+from.String())); n != tt.alerts {
+					t.Errorf("%s: after %s, %q", w.name, tt.command, w.lines())
+				}
+			}
+		}
+	})
+	from := others.Masked().Addr().Next().Next()
+	// All of these end the daemon and start it at once: the old one must be gone
+	// when the script looks for it in ps.
+	for _, command := range [][]string{
+		{script, "restart"}, {"sh", "-c", script + " stop; " + script + " start"},
+		{"/etc/ppp/ip-up.d/portsentry"}, {"sh", postinst, "configure", "1.2-13"},
+	} {
+		t.Run("restarted by "+command[len(command)-1], func(t *testing.T) {
+			for range 3 {
+				start(t, command...)
+			}
+			from = from.Next()
+			both(theirs, ours, func(w *world) { w.take(func() { w.knock("udp", from, 9) }) })
+			same(t, theirs, ours)
+		})
+	}
 	t.Run("stopped", func(t *testing.T) {
 		for _, w := range []*world{theirs, ours} {
 			w.begin()
