@@ -24,13 +24,14 @@ deps:
 
 # The race detector needs a C compiler; the program itself never does.
 test: deps
-	@test -z "$$(gofmt -l cmd internal packaging test)" || { echo "not formatted:"; gofmt -l cmd internal packaging test; exit 1; }
+	@test -z "$$(gofmt -l cmd internal packaging test tools)" || { echo "not formatted:"; gofmt -l cmd internal packaging test tools; exit 1; }
 	$(GO) vet ./...
 	$(GO) mod tidy -diff
 	CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/portsentry
 	$(TESTENV) CGO_ENABLED=1 $(GO) test -race -shuffle=on -count=1 -timeout 9m -json ./... | $(GO) run ./test/summary
 
 test-long: deps
+	@scripts/deps-long
 	scripts/fuzz
 	$(TESTENV) CGO_ENABLED=1 PORTSENTRY_LONG=1 $(GO) test -race -shuffle=on -count=1 -timeout 60m -json ./... | $(GO) run ./test/summary
 

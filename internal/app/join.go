@@ -27,16 +27,15 @@ func (d *daemon) Join(ctx context.Context, who view.Caller, j view.Join) (view.M
 	}
 	select {
 	case joins <- waiting:
+		if err := <-waiting.reply; err != nil {
+			return view.Modes{}, err
+		}
 	case <-d.stopping:
-		return view.Modes{PID: os.Getpid(), Stopping: true}, nil
 	case <-ctx.Done():
 		return view.Modes{}, ctx.Err()
 	}
-	if err := <-waiting.reply; err != nil {
-		return view.Modes{}, err
-	}
 	m := d.conf.Load().Modes
-	return view.Modes{PID: os.Getpid(), TCP: modeName2x(m.TCP), UDP: modeName2x(m.UDP)}, nil
+	return view.Modes{PID: os.Getpid(), TCP: modeName2x(m.TCP), UDP: modeName2x(m.UDP), Stopping: d.isStopping()}, nil
 }
 
 func (d *daemon) isStopping() bool {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -58,6 +59,13 @@ func TestMain(m *testing.M) {
 }
 
 func childConn() *net.UnixConn {
+	// As main does, which knows nothing of helpers.
+	ended := make(chan os.Signal, 1)
+	signal.Notify(ended, unix.SIGTERM, unix.SIGINT)
+	go func() {
+		<-ended
+		os.Exit(6)
+	}()
 	conn, err := HelperConn()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -223,7 +223,7 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 		},
 		"Answer of `GET /v1/bans`":         {view.BanList{Bans: []view.Ban{ban, forGood}}},
 		"Answer of `DELETE /v1/bans/ADDR`": {view.Unbanned{Address: ban.Prefix.Addr(), Lifted: []view.Ban{ban}}},
-		"Answer of `PUT /v1/modes`":        {view.Modes{PID: 7, TCP: "connect", UDP: "none"}},
+		"Answer of `PUT /v1/modes`":        {view.Modes{PID: 7, TCP: "connect", UDP: "none"}, view.Modes{PID: 7, TCP: "connect", UDP: "none", Stopping: true}},
 		"Every other answer":               {view.Refusal{}, view.Refusal{Message: "no", Hint: "ask again"}},
 	}
 	for heading, samples := range answers {

@@ -106,7 +106,7 @@ func TestAdvanced(t *testing.T) {
 
 var version = regexp.MustCompile(`^(adminalert: PortSentry )\d\S*( is starting\.)$`)
 
-// unversioned takes the version out of the first line.
+// unversioned takes the version out of the first line (first-line).
 func unversioned(text string) string { return version.ReplaceAllString(text, "${1}VERSION$2") }
 
 // The lines at start and stop are those of 1.2: the version first, one for each
@@ -122,7 +122,7 @@ func TestStartAndStop(t *testing.T) {
 						lines = append(lines, unversioned(e.Text))
 					}
 					if len(lines) > 2 && modes[0][0] == 'a' {
-						slices.Sort(lines[1 : len(lines)-1]) // ours takes exclusions in the order of their numbers
+						slices.Sort(lines[1 : len(lines)-1]) // exclusion-order
 					}
 					return lines
 				}
