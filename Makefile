@@ -30,8 +30,8 @@ test: deps
 	CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/portsentry
 	$(TESTENV) CGO_ENABLED=1 $(GO) test -race -shuffle=on -count=1 -timeout 9m -json ./... | $(GO) run ./test/summary
 
-test-long: deps
-	@scripts/deps-long
+test-long:
+	@scripts/deps long
 	scripts/fuzz
 	$(TESTENV) CGO_ENABLED=1 PORTSENTRY_LONG=1 $(GO) test -race -shuffle=on -count=1 -timeout 60m -json ./... | $(GO) run ./test/summary
 

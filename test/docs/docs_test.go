@@ -80,6 +80,10 @@ func (s *stage) line(doc, where, line string, elsewhere bool) {
 		return
 	}
 	if program := foreign(words); program != "" {
+		if os.Getenv("CI") == "true" {
+			s.t.Errorf("%s: not run: %s: %s is not installed (scripts/deps)", where, command, program)
+			return
+		}
 		s.t.Logf("%s: not run: %s: %s is not installed here", where, command, program)
 		return
 	}

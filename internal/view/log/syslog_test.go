@@ -188,6 +188,27 @@ func TestSyslogMissing(t *testing.T) {
 	closed(t, w)
 }
 
+// A reload changes how lines read while the one about missing lines is made.
+func TestSyslogGapAndReword(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	s, _ := OpenSyslog(path)
+	w := New(Options{Format: config.Log2x, Syslog: s})
+	for w.Stats().Lost == 0 {
+		w.Notice(strings.Repeat("x", 1000))
+	}
+	w.Reword(config.LogJSON, config.Modes{}, "")
+	d := listen(t, path)
+	for {
+		if _, line, _ := strings.Cut(d.next(t), "]: "); strings.Contains(line, "missing here") {
+			if !strings.HasPrefix(line, "{") {
+				t.Errorf("got %q", line)
+			}
+			break
+		}
+	}
+	closed(t, w)
+}
+
 // With nobody there a stop does not wait.
 func TestSyslogMissingAtStop(t *testing.T) {
 	s, err := OpenSyslog(filepath.Join(t.TempDir(), "log"))

@@ -67,7 +67,7 @@ func newStage(t *testing.T, programs []string, copies ...string) *stage {
 	}
 	for _, p := range programs {
 		if _, err := exec.LookPath(p); err != nil {
-			t.Fatalf("%s is not installed: see scripts/deps-long", p)
+			t.Fatalf("%s is not installed: run scripts/deps long", p)
 		}
 	}
 	l := lab.New(t)

@@ -114,11 +114,10 @@ func TestDebian(t *testing.T) {
 		} {
 			both(theirs, ours, func(w *world) { w.Run(tt.command...) })
 			start(t, script, "force-reload")
-			for _, w := range []*world{theirs, ours} {
-				w.take(func() { w.knock("tcp", from, 11) })
-				if n := len(matching(w.lines(), "^attackalert: TCP .* from host: "+from.String())); n != tt.alerts {
-					t.Errorf("%s: after %s, %q", w.name, tt.command, w.lines())
-				}
+			both(theirs, ours, func(w *world) { w.take(func() { w.knock("tcp", from, 11) }) })
+			same(t, theirs, ours)
+			if n := len(matching(theirs.lines(), "^attackalert: TCP .* from host: "+from.String())); n != tt.alerts {
+				t.Errorf("after %q 1.2 says %q", tt.command, theirs.lines())
 			}
 		}
 	})
