@@ -1,7 +1,7 @@
 // Command summary reads the output of `go test -json`, shows what failed and
 // closes with the counts: how many tests passed, failed and were skipped, and
 // how many of them ran as root in a network namespace of their own. As root
-// nothing may be skipped.
+// nothing may be skipped but what is left to make test-long.
 package main
 
 import (
@@ -16,6 +16,9 @@ import (
 // marker is what a test logs when it runs in a namespace that it made.
 const marker = "as root in a network namespace"
 
+// longMarker is what a test says that is left to `make test-long`.
+const longMarker = "runs in make test-long"
+
 // event is one line of `go test -json`, see `go doc test2json`.
 type event struct {
 	Action     string
@@ -27,7 +30,7 @@ type event struct {
 }
 
 type result struct {
-	passed, failed, skipped, namespaced int
+	passed, failed, skipped, later, namespaced int
 }
 
 func main() {
@@ -37,7 +40,11 @@ func main() {
 		os.Exit(2)
 	}
 	fmt.Printf("%d tests ran as root in a network namespace of their own\n", r.namespaced)
-	fmt.Printf("%d passed, %d failed, %d skipped\n", r.passed, r.failed, r.skipped)
+	fmt.Printf("%d passed, %d failed, %d skipped", r.passed, r.failed, r.skipped)
+	if r.later > 0 {
+		fmt.Printf("; %d are left to make test-long", r.later)
+	}
+	fmt.Println()
 	switch {
 	case r.failed > 0 || r.passed == 0:
 		os.Exit(1)
@@ -52,7 +59,7 @@ func main() {
 func summarise(in io.Reader, out io.Writer) (result, error) {
 	var r result
 	output := make(map[string][]string)
-	spaced := make(map[string]bool)
+	spaced, later := make(map[string]bool), make(map[string]bool)
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, 16<<20)
 	for lines.Scan() {
@@ -67,6 +74,9 @@ func summarise(in io.Reader, out io.Writer) (result, error) {
 			output[key] = append(output[key], e.Output)
 			if strings.Contains(e.Output, marker) {
 				spaced[key] = true
+			}
+			if strings.Contains(e.Output, longMarker) {
+				later[key] = true
 			}
 			continue
 		case "build-output":
@@ -88,6 +98,11 @@ func summarise(in io.Reader, out io.Writer) (result, error) {
 				r.failed++ // died outside a test
 			}
 		} else {
+			if e.Action == "skip" && later[key] {
+				r.later++
+				delete(output, key)
+				continue
+			}
 			r.count(e.Action)
 			if spaced[key] && e.Action == "pass" {
 				r.namespaced++

@@ -3,6 +3,7 @@ package ban_test
 import (
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -157,5 +158,43 @@ func TestEachProtocolByItself(t *testing.T) {
 	}
 	if tcp, udp := probe(); !tcp || !udp {
 		t.Errorf("unbanned: TCP answered %v, UDP %v", tcp, udp)
+	}
+}
+
+// Whoever turns out to be somebody to spare is let in again, whatever keeps him
+// out: a line is added to the ignore file, or he becomes the gateway.
+func TestSparedLater(t *testing.T) {
+	for method, more := range map[string]map[string]string{
+		"nftables": nil,
+		"route":    nil,
+		"none":     {"KILL_ROUTE": "ip route add blackhole $TARGET$ proto 77", "KILL_ROUTE_UNDO": "ip route del blackhole $TARGET$ proto 77"},
+	} {
+		t.Run("BLOCK_METHOD="+method, func(t *testing.T) {
+			t.Parallel()
+			s := newStage(t)
+			c := s.banning(more)
+			c["BLOCK_METHOD"] = method
+			d := &daemon{s.Start(t, c), t}
+			friend, router, scanner := nth(clients, 1), netip.MustParseAddr("10.77.0.253"), nth(nobody, 1)
+			for _, a := range []netip.Addr{friend, router, scanner} {
+				s.forge(s.tcp(a, 40000, trap, pktgen.SYN))
+				d.waitBan(a)
+			}
+			check(t, os.WriteFile(c["IGNORE_FILE"], []byte(friend.String()+"\n"), 0o600))
+			d.waitLine(friend.String(), "no longer banned", "ignore file")
+			lab.Wait(t, soon, "way back to "+friend.String(), func() bool {
+				return !strings.Contains(lab.Command(t, s.Host.NS, "ip", "route"), "blackhole "+friend.String())
+			})
+			if method == "nftables" { // with a blackhole for it the kernel takes nobody as gateway
+				lab.Command(t, s.Host.NS, "ip", "route", "add", "default", "via", router.String(), "metric", "9")
+				d.waitLine(router.String(), "no longer banned", "gateway")
+			}
+			if _, banned := d.ban(friend); banned {
+				t.Error("he is banned still")
+			}
+			if _, banned := d.ban(scanner); !banned {
+				t.Error("so is the scanner")
+			}
+		})
 	}
 }

@@ -3,10 +3,12 @@ package modes_test
 import (
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"portsentry/internal/pktgen"
+	"portsentry/test/harness"
 	"portsentry/test/lab"
 )
 
@@ -147,4 +149,28 @@ func TestReloadRefused(t *testing.T) {
 	if s, err = d.Status(t.Context()); err != nil || len(s.Problems) > 0 {
 		t.Errorf("still a problem: %q, %v", s.Problems, err)
 	}
+}
+
+// TestReloadRefusedHalfWay: where every trap port has a socket of its own, a
+// configuration whose ports all belong to services cannot be put in force. The
+// traps of before are open again.
+func TestReloadRefusedHalfWay(t *testing.T) {
+	l := lab.New(t)
+	serve(t, l.Host.NS, ":22", "served")
+	dir := t.TempDir()
+	bound := filepath.Join(dir, "portsentry")
+	check(t, os.WriteFile(bound, []byte("#!/bin/sh\nexec setpriv --bounding-set -bpf,-sys_admin "+lab.Binary(t)+" \"$@\"\n"), 0o700))
+	d := &daemon{harness.MustStart(t, harness.Options{
+		Binary: bound, NS: l.Host.NS, Dir: dir,
+		Config: map[string]string{"TCP_PORTS": "1", "PORT_BANNER": banner}, Args: []string{"--connect"},
+	}), t, filepath.Join(dir, "portsentry.conf")}
+	at := netip.AddrPortFrom(l.Host.Addr4(), 1)
+	if got := says(t, l.Scanner.NS, at); got != banner {
+		t.Fatalf("port 1 says %q", got)
+	}
+	d.reload(conf(`TCP_PORTS="22"`), refused)
+	if got := says(t, l.Scanner.NS, at); got != banner {
+		t.Errorf("after a refused reload port 1 says %q", got)
+	}
+	lab.Wait(t, patience, "both contacts", func() bool { return len(d.scans(port(1))) == 2 })
 }
