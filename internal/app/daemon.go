@@ -34,7 +34,7 @@ type daemon struct {
 
 	facts  *facts
 	peers  *host.Peers
-	names  *host.Names // nil: RESOLVE_HOST=0
+	names  *host.Names
 	ignore ignoreFiles
 	files  *host.FileWatch // files that people edit
 
@@ -125,9 +125,7 @@ func (d *daemon) run(ctx context.Context) error {
 	base.start("bans", d.responder.Run)
 	base.start("control socket", d.control.Run)
 	d.followFiles()
-	if d.names != nil {
-		base.start("names", d.names.Run)
-	}
+	base.start("names", d.names.Run)
 	if d.runner != nil {
 		base.start("helper", func(ctx context.Context) error {
 			return d.runner.run(ctx, func(why error) {
@@ -187,7 +185,7 @@ func (d *daemon) keepHouse(ctx context.Context) error {
 		}
 		left = max(left, times)
 	}
-	d.follow()
+	d.follow(ctx)
 	for {
 		select {
 		case <-ctx.Done():
@@ -200,7 +198,7 @@ func (d *daemon) keepHouse(ctx context.Context) error {
 		case j := <-d.joins:
 			j.reply <- d.takeIn(ctx, &j)
 		case <-d.facts.watcher.Changed():
-			d.follow()
+			d.follow(ctx)
 		case c := <-d.peers.Changes():
 			d.peersChanged(ctx, c)
 		case <-d.files.Changed():
@@ -211,7 +209,7 @@ func (d *daemon) keepHouse(ctx context.Context) error {
 			d.liftEdited(ctx)
 			if d.ignore.changed() {
 				d.problems.set("ignore", d.ignore.problem())
-				d.follow()
+				d.follow(ctx)
 			}
 			if left--; left > 0 {
 				again.Reset(lookAgain)
@@ -220,12 +218,13 @@ func (d *daemon) keepHouse(ctx context.Context) error {
 	}
 }
 
-// follow brings the capture, the judge and the firewall in line with the
-// machine as it is now.
-func (d *daemon) follow() {
+// follow brings the capture, the judge, the firewall and the bans in line with
+// the machine as it is now.
+func (d *daemon) follow(ctx context.Context) {
 	d.watch()
 	trust := d.facts.trust(d.ignore.prefixes())
 	d.decider.set(func() { d.decider.judge.SetTrust(trust) })
+	d.liftSpared(ctx, trust)
 	if t := d.table.Load(); t != nil {
 		if err := t.SetSpare(trust.Prefixes()); err != nil {
 			d.problems.set("spare", fmt.Sprintf("the firewall's list of whom to spare is old: %v", err))
@@ -245,7 +244,9 @@ func (d *daemon) peersChanged(ctx context.Context, c host.PeerChange) {
 		err = t.RemovePeers(c.Removed)
 		err = errors.Join(err, t.AddPeers(c.Added))
 	}
+	said := ""
 	if err = errors.Join(err, d.responder.Relax(ctx, c.Added)); err != nil {
-		d.problems.set("peers", fmt.Sprintf("what is known about connected peers is old: %v", err))
+		said = fmt.Sprintf("what is known about connected peers is old: %v", err)
 	}
+	d.problems.set("peers", said)
 }

@@ -88,19 +88,10 @@ func (d *daemon) setFiles(ctx context.Context, old, next *config.Config) {
 	oldTCP, oldUDP := blockedFiles(old)
 	if tcp, udp := blockedFiles(next); tcp != oldTCP || udp != oldUDP {
 		d.liftEdited(ctx) // who was taken out of the old one a moment ago
-		there := make(map[string]bool)
-		for _, e := range d.openBlocked(next) {
-			there[e.Host.String()] = true
-		}
-		for _, row := range d.responder.List() {
-			if host := row.Ban.Prefix.Addr(); !there[host.String()] {
-				d.record.Began(row.Ban, host)
-			}
-		}
+		d.openBlocked(next)
+		d.responder.Relist()
 	}
-	if d.names != nil {
-		d.record.lookUp(d.names, next.ResolveHost)
-	}
+	d.record.lookUp(d.names, next.ResolveHost)
 	d.setIgnore(next)
 	d.followFiles()
 }

@@ -14,13 +14,12 @@ import (
 // joining is a second start that waits to be taken in.
 type joining struct {
 	join  view.Join
-	who   view.Caller
 	reply chan error
 }
 
 // Join is for view.Backend.
-func (d *daemon) Join(ctx context.Context, who view.Caller, j view.Join) (view.Modes, error) {
-	waiting := joining{j, who, make(chan error, 1)}
+func (d *daemon) Join(ctx context.Context, _ view.Caller, j view.Join) (view.Modes, error) {
+	waiting := joining{j, make(chan error, 1)}
 	joins := d.joins
 	if d.isStopping() {
 		joins = nil // somebody may still be listening

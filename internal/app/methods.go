@@ -179,9 +179,11 @@ func (d *daemon) revoke(ctx context.Context, a netip.Addr) {
 	if t == nil {
 		return
 	}
+	said := ""
 	if err := t.Revoke(ctx, a); err != nil {
-		d.problems.set("revoke", fmt.Sprintf("a provisional ban could not be taken back (it ends within 10 s): %v", err))
+		said = fmt.Sprintf("a provisional ban could not be taken back (it ends within 10 s): %v", err)
 	}
+	d.problems.set("revoke", said)
 }
 
 // hearTable hears what the table has to say, as long as packets come in.

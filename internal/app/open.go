@@ -93,9 +93,11 @@ func (d *daemon) openDecider(c *config.Config, trust *judge.Trust) {
 		revoke:    d.revoke,
 		answers:   blocks(c),
 		freshen: func() {
+			said := ""
 			if err := d.peers.Fresh(); err != nil && !errors.Is(err, host.ErrStale) {
-				d.problems.set("peers", fmt.Sprintf("who is connected could not be asked: %v", err))
+				said = fmt.Sprintf("who is connected could not be asked: %v", err)
 			}
+			d.problems.set("asked", said)
 		},
 	}
 }

@@ -48,7 +48,8 @@ func (d *daemon) sayRefused(err error) {
 	d.problems.quiet("reload", true, fmt.Sprintf("the configuration in force is older than the file, which has mistakes (%d)", len(lines)))
 }
 
-// swap is one step of a reload: what it takes to undo it when a later one fails.
+// swap is one step of a reload: what it takes to undo it, when it has failed half
+// way or a later one fails.
 type swap struct {
 	do, undo func() error
 }
@@ -69,16 +70,19 @@ func (d *daemon) apply(ctx context.Context, next *config.Config) error {
 		{func() error { return d.setSockets(next) }, func() error { return d.setSockets(old) }},
 		{func() error { return d.reloadHelper(ctx) }, func() error { return nil }},
 	} {
+		done = append(done, s)
 		if err := s.do(); err != nil {
 			for _, u := range slices.Backward(done) {
 				err = errors.Join(err, u.undo())
 			}
 			return err
 		}
-		done = append(done, s)
 	}
 	d.conf.Store(next)
-	d.setRules(next)
+	d.decider.set(func() {
+		d.decider.judge.SetPolicy(d.policy(next))
+		d.decider.answers = blocks(next)
+	})
 	d.responder.SetMethods(d.methods(next))
 	if d.runner != nil {
 		d.runner.client.SetModes(next.Modes)
@@ -87,24 +91,6 @@ func (d *daemon) apply(ctx context.Context, next *config.Config) error {
 	d.sayRules(next)
 	d.setFiles(ctx, old, next)
 	d.setLog(next)
-	d.follow()
+	d.follow(ctx)
 	return nil
-}
-
-// setRules puts the new rules into every detector and the new policy before the
-// judge.
-func (d *daemon) setRules(c *config.Config) {
-	packets, sockets := d.rules(c)
-	if p := d.packets.Load(); p != nil {
-		for _, one := range p.pipelines {
-			one.detector.SetRules(packets)
-		}
-	}
-	if s := d.sockets.Load(); s != nil {
-		s.contacts.detector.SetRules(sockets)
-	}
-	d.decider.set(func() {
-		d.decider.judge.SetPolicy(d.policy(c))
-		d.decider.answers = blocks(c)
-	})
 }

@@ -23,8 +23,9 @@ type existing interface {
 }
 
 // restore takes over the bans of an earlier run: those that the kernel still
-// enforces, and hosts of the blocked files that the owner's commands keep out. A
-// line whose ban has ended since is taken out of its file.
+// enforces, and hosts of the blocked files that the owner's commands keep out, or
+// those beside the kernel. A line whose ban has ended since is taken out of its
+// file.
 func (d *daemon) restore(c *config.Config, listed []textfile.BlockedEntry) {
 	ctx, cancel := context.WithTimeout(context.Background(), restoreTime)
 	defer cancel()
@@ -53,13 +54,21 @@ func (d *daemon) restore(c *config.Config, listed []textfile.BlockedEntry) {
 	}
 	plan := d.responder.Plan()
 	for _, e := range listed {
-		if covered(standing, e.Host) {
-			continue
-		}
-		if row, ok := plan.Earlier(e.Host, e.Since, e.Port, e.Proto, c); ok {
+		row, did := plan.Earlier(e.Host, e.Since, e.Port, e.Proto, c)
+		at, native := covered(standing, e.Host)
+		switch {
+		case native && !rows[at].Host.IsValid():
+			rows[at].Host = e.Host
+			if did && rows[at].Ban.Strength >= judge.Soft { // a limited ban runs no commands
+				rows[at].Steps = row.Steps
+			}
+		case native:
+		case did:
 			rows = append(rows, row)
-		} else if f := d.record.lists.of(e.Proto); f != nil {
-			f.Remove(e.Host)
+		default:
+			if f := d.record.lists.of(e.Proto); f != nil {
+				f.Remove(e.Host)
+			}
 		}
 	}
 	d.responder.SetMethods(holders)
@@ -67,16 +76,15 @@ func (d *daemon) restore(c *config.Config, listed []textfile.BlockedEntry) {
 	d.responder.SetMethods(d.methods(c))
 }
 
-// covered reports whether a ban keeps a out: its own, or that of its /64, which
-// is the only network that is ever banned.
-func covered(standing map[netip.Prefix]int, a netip.Addr) bool {
-	_, alone := standing[netip.PrefixFrom(a, a.BitLen())]
-	if alone || a.Is4() {
-		return alone
+// covered finds the ban that keeps a out: its own, or that of its /64, which is
+// the only network that is ever banned.
+func covered(standing map[netip.Prefix]int, a netip.Addr) (row int, ok bool) {
+	if row, ok = standing[netip.PrefixFrom(a, a.BitLen())]; ok || a.Is4() {
+		return row, ok
 	}
 	net, err := a.Prefix(64)
-	_, whole := standing[net]
-	return err == nil && whole
+	row, ok = standing[net]
+	return row, ok && err == nil
 }
 
 // remember fills in what the kernel does not keep about a ban, as far as the
@@ -100,10 +108,44 @@ func remember(b *respond.Ban, e textfile.BlockedEntry, now time.Time, c *config.
 // blocked file: that is how access has been restored since 1998.
 func (d *daemon) liftEdited(ctx context.Context) {
 	for host, file := range d.record.sync() {
-		if _, err := d.responder.Unban(ctx, host); err != nil {
+		rows, err := d.responder.Unban(ctx, host)
+		if err != nil {
 			d.problems.set("lift", fmt.Sprintf("%s was taken out of %s, but is still banned: %v", host, file, err))
 			continue
 		}
-		d.log.Notice(fmt.Sprintf("adminalert: %s is no longer banned: its line was taken out of %s", host, file))
+		d.log.Notice(fmt.Sprintf("adminalert: %s is no longer banned: its line was taken out of %s%s", host, file, butStays(rows...)))
 	}
+}
+
+// liftSpared lifts the bans of those who turn out to be never acted on: a line was
+// added to the ignore file, or the gateway is another one.
+func (d *daemon) liftSpared(ctx context.Context, trust *judge.Trust) {
+	rows, err := d.responder.Spare(ctx, func(p netip.Prefix) bool { return trust.Within(p) != judge.NotSpared })
+	said := ""
+	if err != nil {
+		said = fmt.Sprintf("somebody who is never acted on is still banned: %v", err)
+	}
+	d.problems.set("spared", said)
+	for _, row := range rows {
+		who := row.Ban.Prefix.String()
+		if row.Ban.Prefix.IsSingleIP() {
+			who = row.Ban.Prefix.Addr().String()
+		}
+		d.log.Notice(fmt.Sprintf("adminalert: %s is no longer banned: %s", who, trust.Within(row.Ban.Prefix).Reason()+butStays(row)))
+	}
+}
+
+// butStays says what is left of bans that have been lifted, "" for nothing.
+func butStays(rows ...respond.InForce) string {
+	for _, row := range rows {
+		if len(row.Lasting) > 0 {
+			return "; but " + stays(row.Lasting)
+		}
+	}
+	return ""
+}
+
+// stays says that only a person can undo what steps did.
+func stays(steps []respond.Step) string {
+	return "what " + steps[0].String() + " did stays until undone by hand: no undo is configured for it"
 }

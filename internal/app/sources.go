@@ -29,11 +29,15 @@ type socketPath struct {
 // other half has work of its own, and no more than a 10 Gbit/s flood needs.
 func workers() int { return max(1, min(4, runtime.NumCPU()/2)) }
 
-// setPackets points the ring at the trap ports of c, and opens it when a mode
-// of c is the first to need one.
+// setPackets points the ring and its detectors at the trap ports of c, and opens
+// the ring when a mode of c is the first to need one.
 func (d *daemon) setPackets(c *config.Config) error {
 	ports := portsOf(c).packets
+	rules, _ := d.rules(c)
 	if p := d.packets.Load(); p != nil {
+		for _, one := range p.pipelines {
+			one.detector.SetRules(rules)
+		}
 		return p.ring.SetPorts(ports.tcp, ports.udp)
 	}
 	if !looksAtPackets(c.Modes) {
@@ -43,7 +47,6 @@ func (d *daemon) setPackets(c *config.Config) error {
 	if err != nil {
 		return fmt.Errorf("capture: %w", err)
 	}
-	rules, _ := d.rules(c)
 	p := &packetPath{ring: ring}
 	for range ring.Workers() {
 		lookup, err := host.NewLookup()
@@ -73,11 +76,13 @@ func (d *daemon) runPackets(p *packetPath) {
 	}
 }
 
-// setSockets points the trap sockets at the trap ports of c, and opens them when
-// a mode of c is the first to need some.
+// setSockets points the trap sockets and their detector at the trap ports of c,
+// and opens them when a mode of c is the first to need some.
 func (d *daemon) setSockets(c *config.Config) error {
 	ports := portsOf(c).sockets
+	_, rules := d.rules(c)
 	if s := d.sockets.Load(); s != nil {
+		s.contacts.detector.SetRules(rules) // first: a new trap takes somebody at once
 		err := s.traps.SetPorts(ports.tcp, ports.udp, []byte(c.PortBanner))
 		d.sayTraps(s)
 		return err
@@ -89,7 +94,6 @@ func (d *daemon) setSockets(c *config.Config) error {
 	if err != nil {
 		return fmt.Errorf("trap sockets: %w", err)
 	}
-	_, rules := d.rules(c)
 	s := &socketPath{traps, &contacts{facts: d.facts, out: d.decider.queue, detector: detect.New(detect.Options{Rules: rules})}}
 	d.onStop(traps.Close)
 	d.sockets.Store(s)

@@ -177,7 +177,7 @@ func banRow(row respond.InForce) view.Ban {
 		v.Until = &b.Until
 	}
 	if len(row.Lasting) > 0 {
-		v.Note = "what " + row.Lasting[0].String() + " did stays until undone by hand: no undo is configured for it"
+		v.Note = stays(row.Lasting)
 	}
 	return v
 }

@@ -41,7 +41,9 @@ func (t *tasks) start(name string, run func(context.Context) error) {
 	t.group.Go(func() error {
 		err := run(t.ctx)
 		t.mu.Lock()
-		t.running = slices.DeleteFunc(t.running, func(s string) bool { return s == name })
+		if i := slices.Index(t.running, name); i >= 0 { // another of that name may have begun
+			t.running = slices.Delete(t.running, i, i+1)
+		}
 		t.mu.Unlock()
 		if err != nil && t.ctx.Err() == nil {
 			return fmt.Errorf("%s: %w", name, err)

@@ -71,13 +71,13 @@ func (j *Judge) Decide(s *detect.Sighting) Verdict {
 	}
 	if v.Spared = j.trust.Spares(s.Src, s.Dst); v.Spared != NotSpared {
 		if v.Spared == Own && j.policy.ShowOwn {
-			v.Spared, v.Block, v.Reason = NotSpared, config.BlockNone, Own.reason()
+			v.Spared, v.Block, v.Reason = NotSpared, config.BlockNone, Own.Reason()
 			return v
 		}
 		if v.Spared == Martian {
 			v.Evidence = E0
 		}
-		v.Reason = v.Spared.reason()
+		v.Reason = v.Spared.Reason()
 		return v
 	}
 	if !s.Triggered {
@@ -150,7 +150,7 @@ func (j *Judge) widen(v *Verdict) {
 		return
 	}
 	net, err := v.Sighting.Src.Prefix(64)
-	if err != nil || j.trust.within(net) || j.peers.Any(net) {
+	if err != nil || j.trust.Within(net) != NotSpared || j.peers.Any(net) {
 		return
 	}
 	v.Prefix = net

@@ -87,24 +87,27 @@ func (t *Trust) ignores(a netip.Addr) bool {
 	return false
 }
 
-// within reports whether anybody inside net is to be spared.
-func (t *Trust) within(net netip.Prefix) bool {
-	for p := range t.ignore {
-		if p.Overlaps(net) {
-			return true
+// Within says why p is not to be banned: its one address, or somebody inside.
+func (t *Trust) Within(p netip.Prefix) Spared {
+	if p.IsSingleIP() {
+		return t.Spares(p.Addr(), netip.Addr{})
+	}
+	for ignored := range t.ignore {
+		if ignored.Overlaps(p) {
+			return Ignored
 		}
 	}
-	for a := range t.named {
-		if net.Contains(a) {
-			return true
+	for a, as := range t.named {
+		if p.Contains(a) {
+			return as
 		}
 	}
 	for a := range t.own {
-		if net.Contains(a) {
-			return true
+		if p.Contains(a) {
+			return Own
 		}
 	}
-	return false
+	return NotSpared
 }
 
 // Prefixes lists everybody to be spared, for a firewall set.
@@ -133,8 +136,8 @@ func martian(a netip.Addr) bool {
 	return a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a.Is4In6()
 }
 
-// reason is the sparing in words.
-func (s Spared) reason() string {
+// Reason is the sparing in words.
+func (s Spared) Reason() string {
 	return [...]string{
 		NotSpared: "", Ignored: "in the ignore file", Own: "an address of this host",
 		Martian: "an address no host sends from", Gateway: "a gateway of this host",

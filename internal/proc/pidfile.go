@@ -83,6 +83,11 @@ func openPID(path string) (_ *os.File, err error) {
 		return nil, errors.New("is there and no plain file of ours alone; remove it")
 	}
 	switch err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
+	case errors.Is(err, unix.EWOULDBLOCK) && lockedByStranger(&st):
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		return nil, errVanished // the next one is ours
 	case errors.Is(err, unix.EWOULDBLOCK):
 		return nil, running(f)
 	case err != nil:
@@ -95,6 +100,30 @@ func openPID(path string) (_ *os.File, err error) {
 		return nil, errVanished
 	}
 	return f, nil
+}
+
+// lockedByStranger reports whether the lock on the file belongs to another user:
+// flock(2) asks for no more than the right to read. So does one that outlives the
+// process which took it, for ours never do. In doubt it is one of ours.
+func lockedByStranger(st *unix.Stat_t) bool {
+	locks, err := os.ReadFile("/proc/locks")
+	if err != nil {
+		return false
+	}
+	file := fmt.Sprintf("%02x:%02x:%d", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino)
+	for line := range strings.Lines(string(locks)) {
+		// proc_locks(5): number, kind, enforcement, access, process, file
+		f := strings.Fields(line)
+		if len(f) < 6 || f[1] != "FLOCK" || f[5] != file {
+			continue
+		}
+		if pid, err := strconv.Atoi(f[4]); err != nil || pid <= 0 { // of another namespace
+			return false
+		}
+		status, err := os.ReadFile("/proc/" + f[4] + "/status") // the owner of /proc/PID is not always the process's
+		return errors.Is(err, fs.ErrNotExist) || err == nil && !strings.Contains(string(status), fmt.Sprintf("\nUid:\t%d\t", unix.Geteuid()))
+	}
+	return false
 }
 
 // running is the error about the process whose number is in f.

@@ -208,6 +208,49 @@ func TestPIDFileContended(t *testing.T) {
 }
 
 // A relative path is that of the folder at the time.
+// Everybody may read the file, and so lock it: that keeps nobody from starting.
+func TestPIDFileLockedByStranger(t *testing.T) {
+	needRoot(t)
+	dir := t.TempDir()
+	for _, d := range []string{dir, filepath.Dir(dir)} {
+		if err := os.Chmod(d, 0o755); err != nil { // as /run is
+			t.Fatal(err)
+		}
+	}
+	path := filepath.Join(dir, "pid")
+	if err := os.WriteFile(path, []byte("1\n"), 0o644); err != nil { // left by a crash
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(within(t, 20*time.Second), "setpriv", "--reuid=65534", "--clear-groups",
+		"flock", "--exclusive", path, "sh", "-c", "echo locked; read end")
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(stdout).ReadString('\n'); line != "locked\n" {
+		t.Fatalf("the stranger: %q, %v", line, err)
+	}
+	p, err := WritePID(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := text(t, path), fmt.Sprintln(os.Getpid()); got != want {
+		t.Errorf("the file says %q, want %q", got, want)
+	}
+	if err := p.Remove(); err != nil {
+		t.Error(err)
+	}
+	stdin.Close()
+	cmd.Wait()
+}
+
 func TestPIDFileRelative(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)

@@ -45,6 +45,26 @@ func (r *Responder) Unban(ctx context.Context, a netip.Addr) ([]InForce, error) 
 	return out, nil
 }
 
+// Spare lifts every ban, as Unban does, of a prefix that is to be spared by now,
+// and says what was in force.
+func (r *Responder) Spare(ctx context.Context, spared func(netip.Prefix) bool) ([]InForce, error) {
+	r.mu.Lock()
+	var prefixes []netip.Prefix
+	for p := range r.book.entries {
+		if spared(p) {
+			prefixes = append(prefixes, p)
+		}
+	}
+	r.mu.Unlock()
+	var out []InForce
+	var errs []error
+	for _, p := range prefixes {
+		rows, err := r.Unban(ctx, p.Addr())
+		out, errs = append(out, rows...), append(errs, err)
+	}
+	return out, errors.Join(errs...)
+}
+
 // Relax turns native bans on unverified evidence against the addresses into
 // limited ones, for what is left of their time: their owners turned out to hold
 // a connection to a served port. A method that has no limited ban lifts it.

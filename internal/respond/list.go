@@ -1,6 +1,7 @@
 package respond
 
 import (
+	"net/netip"
 	"slices"
 	"time"
 )
@@ -8,14 +9,15 @@ import (
 // InForce is one row of the book.
 type InForce struct {
 	Ban     Ban
-	Methods []string // names of native methods that hold it
-	Steps   []Step   // owner's steps that stand
-	Lasting []Step   // those that only a person can undo
+	Host    netip.Addr // the one of Ban.Prefix that steps were run for, and that files list; zero: its first
+	Methods []string   // names of native methods that hold it
+	Steps   []Step     // owner's steps that stand
+	Lasting []Step     // those that only a person can undo
 }
 
 // row is e as it stands now.
 func (r *Responder) row(e *entry, now time.Time) InForce {
-	row := InForce{Ban: e.ban, Steps: slices.Clone(e.done), Lasting: r.lasting(e.done)}
+	row := InForce{Ban: e.ban, Host: e.host, Steps: slices.Clone(e.done), Lasting: r.lasting(e.done)}
 	holders := e.leaving
 	if e.native(now) {
 		holders = slices.Concat(e.methods, e.taking, e.leaving)
@@ -54,4 +56,16 @@ func (r *Responder) List() []InForce {
 	}
 	slices.SortFunc(out, func(a, b InForce) int { return a.Ban.Prefix.Compare(b.Ban.Prefix) })
 	return out
+}
+
+// Relist tells the ledger once more of everybody that it has been told of: it has
+// another file.
+func (r *Responder) Relist() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range r.book.entries {
+		if e.listed {
+			r.ledger.Began(e.ban, e.host)
+		}
+	}
 }

@@ -56,7 +56,10 @@ func (r *Responder) Restore(bans []InForce) {
 }
 
 func (r *Responder) restore(row *InForce, now time.Time) {
-	b := row.Ban
+	b, host := row.Ban, row.Host
+	if !host.IsValid() {
+		host = b.Prefix.Addr()
+	}
 	var methods []*method
 	for _, name := range row.Methods {
 		if m := r.known[name]; m != nil {
@@ -71,8 +74,8 @@ func (r *Responder) restore(row *InForce, now time.Time) {
 		return
 	case e == nil:
 		e = &entry{
-			ban: b, decided: now.UnixNano(), host: b.Prefix.Addr(), expire: b.Until, listed: true, index: -1,
-			order: Order{Host: b.Prefix.Addr(), Port: b.Port, Proto: b.Proto, Evidence: uint8(b.Evidence)},
+			ban: b, decided: now.UnixNano(), host: host, expire: b.Until, listed: true, index: -1,
+			order: Order{Host: host, Port: b.Port, Proto: b.Proto, Evidence: uint8(b.Evidence)},
 		}
 		r.book.add(e)
 	default:

@@ -191,8 +191,11 @@ func (w *Writer) priority(l level) int {
 	return [...]int{levelError: daemonErr, levelNotice: daemonNotice, levelInfo: daemonInfo, levelDebug: daemonDebug}[l]
 }
 
-// gap is the line about lines that syslog did not get.
+// gap is the line about lines that syslog did not get. The goroutine that
+// delivers calls it, and holds nothing.
 func (w *Writer) gap(lost uint64) []byte {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	sentence := fmt.Sprintf("adminalert: %d lines are missing here: the system log did not take them", lost)
 	head := w.o.Syslog.appendHeader(nil, w.priority(levelError), time.Now())
 	if w.o.Format == config.LogJSON {

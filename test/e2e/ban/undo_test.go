@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -131,6 +132,32 @@ func TestBlockedFileEdited(t *testing.T) {
 	if _, _, err := s.dial(other, 443, 300*time.Millisecond); err == nil {
 		t.Error("the other gets through")
 	}
+}
+
+// What the owner's commands did beside a native ban is undone by a later run, too.
+func TestStepsOfAnEarlierRun(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	etc, script := s.privateEtc(map[string]string{"hosts.deny": ""})
+	config := map[string]string{
+		"BLOCKED_FILE": filepath.Join(t.TempDir(), "blocked"), "KILL_HOSTS_DENY": "ALL: $TARGET$",
+	}
+	deny := func() string { return read(filepath.Join(etc, "hosts.deny")) }
+	d := s.startIn(script, config)
+	src := nth(clients, 1)
+	s.forge(s.tcp(src, 40000, trap, pktgen.SYN))
+	d.waitBan(src)
+	lab.Wait(t, soon, "the line", func() bool { return deny() == "ALL: "+src.String()+"\n" })
+	check(t, d.Stop())
+
+	d = s.startIn(script, config)
+	if b := d.waitBan(src); !slices.Equal(b.Methods, []string{"nftables", "KILL_HOSTS_DENY"}) || b.Until == nil {
+		t.Errorf("restored: %+v", b)
+	}
+	if _, err := d.unban(src); err != nil {
+		t.Error(err)
+	}
+	lab.Wait(t, soon, "hosts.deny without the line", func() bool { return deny() == "" })
 }
 
 // unban works at once, also for what the kernel began this moment; for nobody it
