@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -29,11 +30,16 @@ func wantsHelper(c *config.Config) bool {
 	return len(p.Ban) > 0 || len(p.Command) > 0
 }
 
+// helperTime is how long a reload waits for the helper.
+const helperTime = 10 * time.Second
+
 // reloadHelper has the helper read the configuration again.
 func (d *daemon) reloadHelper(ctx context.Context) error {
 	if d.runner == nil {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, helperTime)
+	defer cancel()
 	return d.runner.client.Reload(ctx)
 }
 

@@ -203,19 +203,13 @@ func (d *daemon) hearTable(t *nft.Table) {
 
 // remakeTable makes the table again with all bans, when somebody took it away.
 func (d *daemon) remakeTable(ctx context.Context, t *nft.Table) {
-	var bans []respond.Ban
-	now := time.Now()
-	for _, row := range d.responder.List() {
-		if slices.Contains(row.Methods, t.Name()) && row.Ban.Until.After(now) {
-			bans = append(bans, row.Ban)
-		}
-	}
-	if err := t.Rebuild(ctx, bans); err != nil {
+	n, err := d.responder.Remake(t.Name(), func(bans []respond.Ban) error { return t.Rebuild(ctx, bans) })
+	if err != nil {
 		d.problems.set("table", fmt.Sprintf("somebody removed our firewall table (nft flush ruleset?), and it could not be made again: %v", err))
 		return
 	}
 	d.problems.set("table", "")
-	d.log.Notice(fmt.Sprintf("adminalert: somebody removed our firewall table (nft flush ruleset?); it was made again, with %d %s", len(bans), plural(len(bans), "ban", "bans")))
+	d.log.Notice(fmt.Sprintf("adminalert: somebody removed our firewall table (nft flush ruleset?); it was made again, with %d %s", n, plural(n, "ban", "bans")))
 }
 
 // closeTable leaves the bans and takes the trap rule away.

@@ -74,6 +74,7 @@ func (d *daemon) restore(c *config.Config, listed []textfile.BlockedEntry) {
 	d.responder.SetMethods(holders)
 	d.responder.Restore(rows)
 	d.responder.SetMethods(d.methods(c))
+	d.responder.Relist() // a start script of 1.x, or a person, may have emptied the file
 }
 
 // covered finds the ban that keeps a out: its own, or that of its /64, which is

@@ -103,3 +103,18 @@ func union[T comparable](a, b []T) []T {
 	}
 	return out
 }
+
+// Remake has a method make all the bans again that it holds, for somebody took
+// them away. Nothing begins and nothing ends meanwhile. It returns how many.
+func (r *Responder) Remake(name string, remake func([]Ban) error) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	var bans []Ban
+	for _, e := range r.book.entries {
+		if e.native(now) && slices.ContainsFunc(e.methods, func(m *method) bool { return m.Name() == name }) {
+			bans = append(bans, e.ban)
+		}
+	}
+	return len(bans), remake(bans)
+}

@@ -170,3 +170,22 @@ func TestLiftedWhileStepsRun(t *testing.T) {
 		}
 	})
 }
+
+// TestRemake gives a method all that it holds, and nothing of another's.
+func TestRemake(t *testing.T) {
+	m := &fakeMethod{bans: make(map[netip.Prefix]Ban)}
+	r := New([]Method{m}, nil, Plan{}, &ledger{})
+	v := verdict("203.0.113.9", judge.Soft, config.BlockBan)
+	answer(r, v, false, nil)
+	for name, want := range map[string]int{"fake": 1, "another": 0} {
+		n, err := r.Remake(name, func(bans []Ban) error {
+			if len(bans) != want || want > 0 && bans[0].Prefix != v.Prefix {
+				t.Errorf("%s: %v", name, bans)
+			}
+			return nil
+		})
+		if n != want || err != nil {
+			t.Errorf("%s: %d, %v", name, n, err)
+		}
+	}
+}
