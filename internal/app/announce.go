@@ -2,6 +2,7 @@ package app
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -85,7 +86,7 @@ func (d *daemon) watchWords(c *config.Config, links []host.Link) string {
 	if s := d.sockets.Load(); s != nil {
 		parts = append(parts, "trap sockets ("+s.traps.Method()+")")
 	}
-	return fmt.Sprintf("watching %s, %s, IPv4 and IPv6", strings.Join(parts, ", "), portCounts(c))
+	return fmt.Sprintf("watching %s, %s, IPv4 and IPv6", strings.Join(parts, ", "), d.portCounts(c))
 }
 
 // sayRest says what is left alone, how it is answered and what does not work.
@@ -113,8 +114,29 @@ func describe(links []host.Link) string {
 	return strings.Join(out, ", ")
 }
 
-func portCounts(c *config.Config) string {
-	return fmt.Sprintf("%d TCP%s and %d UDP%s ports", c.TrapsTCP().Count(), modeWord(c.Modes.TCP), c.TrapsUDP().Count(), modeWord(c.Modes.UDP))
+func (d *daemon) portCounts(c *config.Config) string {
+	tcp, udp := d.trapPorts(c)
+	return fmt.Sprintf("%d TCP%s and %d UDP%s ports", tcp.Count(), modeWord(c.Modes.TCP), udp.Count(), modeWord(c.Modes.UDP))
+}
+
+// trapPorts are the ports that are watched. Of trap sockets those that there are.
+func (d *daemon) trapPorts(c *config.Config) (tcp, udp config.PortSet) {
+	tcp, udp = c.TrapsTCP(), c.TrapsUDP()
+	s := d.sockets.Load()
+	if s == nil {
+		return tcp, udp
+	}
+	heldTCP, heldUDP, err := s.traps.Ports()
+	if err != nil {
+		return tcp, udp
+	}
+	if c.Modes.TCP == config.Connect {
+		tcp = heldTCP
+	}
+	if c.Modes.UDP == config.Connect {
+		udp = heldUDP
+	}
+	return tcp, udp
 }
 
 // modeWord names a mode that is not the usual one.
@@ -226,15 +248,16 @@ func (d *daemon) answerWords(c *config.Config) string {
 		natives = append(natives, m.Name())
 	}
 	native := len(natives) > 0
+	oneProtocol := slices.Contains(natives, string(config.MethodNftables)) // the others know hosts only
 	word := func(b config.Block) string {
 		switch {
 		case b == config.BlockNone:
 			return "log only"
-		case b == config.BlockCommand && native:
+		case b == config.BlockCommand && oneProtocol:
 			return "KILL_RUN_CMD and a ban of the protocol"
-		case b == config.BlockCommand:
+		case b == config.BlockCommand && c.KillRunCmd != "":
 			return "KILL_RUN_CMD"
-		case native:
+		case native && b == config.BlockBan:
 			return "ban"
 		case wantsHelper(c):
 			return "KILL_* commands"

@@ -94,6 +94,10 @@ func Run(ctx context.Context, o Options) (err error) {
 		if errors.Is(err, os.ErrPermission) && os.Geteuid() != 0 {
 			err = fmt.Errorf("%w; portsentry needs root: sudo portsentry", err)
 		}
+		if o.Detach { // said where the log is, which is where it is looked for, and by that on standard error
+			d.log.Error("adminalert: " + err.Error())
+			return &exitError{code: o.failure()}
+		}
 		return err
 	}
 	if err := proc.DropTo(d.capabilities()...); err != nil {

@@ -37,6 +37,14 @@ type Options struct {
 	ready func() // told when something is watched
 }
 
+// failure is the exit code of a daemon that could not do what it was asked to.
+func (o *Options) failure() int {
+	if o.Dialect == config.Dialect1x {
+		return 255
+	}
+	return 1
+}
+
 // oldModes are the flags of 1.x without their dash.
 var oldModes = []string{"tcp", "udp", "stcp", "sudp", "atcp", "audp"}
 

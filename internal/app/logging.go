@@ -55,23 +55,33 @@ func (d *daemon) say(sentence string) {
 
 // sayPorts names the ports that are watched in the words of old.
 func (d *daemon) sayPorts(c *config.Config) {
-	served := make(map[uint32]bool)
-	key := func(udp bool, port uint16) uint32 {
-		if udp {
-			return 1<<16 | uint32(port)
-		}
-		return uint32(port)
-	}
+	var served [2]config.Bitmap
 	if sockets, err := host.NewSockets(); err == nil {
 		if all, err := sockets.Listeners(); err == nil {
 			for _, l := range all {
+				row := &served[0]
+				if l.Proto == decode.ProtoUDP {
+					row = &served[1]
+				}
 				if !l.Addr.IsLoopback() {
-					served[key(l.Proto == decode.ProtoUDP, l.Port)] = true
+					row[l.Port>>6] |= 1 << (l.Port & 63)
 				}
 			}
 		}
 		sockets.Close()
 	}
-	d.log.Watching(c, func(udp bool, port uint16) bool { return served[key(udp, port)] })
+	tcp, udp := d.trapPorts(c)
+	held := [2]*config.Bitmap{tcp.Bitmap(), udp.Bitmap()}
+	mode := [2]config.Mode{c.Modes.TCP, c.Modes.UDP}
+	d.log.Watching(c, func(udp bool, port uint16) bool {
+		i := 0
+		if udp {
+			i = 1
+		}
+		if mode[i] == config.Connect {
+			return !held[i].Has(port)
+		}
+		return served[i].Has(port)
+	})
 	d.log.Ignored(d.ignore.prefixes())
 }

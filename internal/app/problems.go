@@ -2,6 +2,7 @@ package app
 
 import (
 	"slices"
+	"strings"
 	"sync"
 )
 
@@ -56,9 +57,9 @@ func (p *problems) list() []string {
 		keys = append(keys, k)
 	}
 	slices.Sort(keys)
-	out := make([]string, len(keys))
-	for i, k := range keys {
-		out[i] = p.now[k]
+	var out []string
+	for _, k := range keys {
+		out = append(out, strings.Split(p.now[k], "\n")...)
 	}
 	return out
 }

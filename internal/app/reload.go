@@ -33,14 +33,7 @@ func (d *daemon) reload(ctx context.Context) {
 // sayRefused says everything that is wrong with a configuration that was to
 // replace the one in force.
 func (d *daemon) sayRefused(err error) {
-	lines := []string{err.Error()}
-	var mistakes *config.Mistakes
-	if errors.As(err, &mistakes) {
-		lines = lines[:0]
-		for _, m := range *mistakes {
-			lines = append(lines, m.String())
-		}
-	}
+	lines := mistakesOf(err)
 	for _, l := range lines {
 		d.log.Error("adminalert: " + l)
 	}

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"portsentry/internal/config"
 	"portsentry/internal/proc"
+	"portsentry/internal/view/log"
 )
 
 // start runs the daemon, detached if the command line says so. args are all
@@ -33,6 +35,9 @@ func start(ctx context.Context, o Options, args []string) error {
 func detach(ctx context.Context, o Options, args []string) error {
 	c, _, err := o.load()
 	if err != nil {
+		if o.Dialect == config.Dialect1x {
+			tellSyslog(err) // where 1.x said why it did not start
+		}
 		return err
 	}
 	if o.Dialect == config.Dialect1x {
@@ -66,6 +71,30 @@ func detach(ctx context.Context, o Options, args []string) error {
 // predecessor is how long a start waits for one that may be about to end: the
 // init scripts of 1.x restart without waiting for that.
 const predecessor = 3 * time.Second
+
+// tellSyslog says in syslog why there is no daemon, a line for each mistake.
+func tellSyslog(err error) {
+	syslog, problem := log.OpenSyslog("")
+	if problem != nil {
+		return
+	}
+	w := log.New(log.Options{Format: config.Log1x, Syslog: syslog})
+	w.Error(strings.Join(mistakesOf(err), "\n"))
+	w.Close()
+}
+
+// mistakesOf is err as lines: every mistake of a file, or the one sentence.
+func mistakesOf(err error) []string {
+	var mistakes *config.Mistakes
+	if !errors.As(err, &mistakes) {
+		return []string{err.Error()}
+	}
+	lines := make([]string, len(*mistakes))
+	for i, m := range *mistakes {
+		lines[i] = m.String()
+	}
+	return lines
+}
 
 // writePID writes the pid file that the command line asks for.
 func (d *daemon) writePID() error {

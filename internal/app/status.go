@@ -17,11 +17,12 @@ import (
 // Status is for view.Backend.
 func (d *daemon) Status(context.Context) (view.Status, error) {
 	c := d.conf.Load()
+	tcp, udp := d.trapPorts(c)
 	s := view.Status{
 		Version: d.o.Build.Version, Started: d.started, Config: c.Path,
 		Watching: d.watched(),
 		TCPMode:  c.Modes.TCP.Word(config.Dialect2x, false), UDPMode: c.Modes.UDP.Word(config.Dialect2x, true),
-		TCPPorts: c.TrapsTCP().Count(), UDPPorts: c.TrapsUDP().Count(),
+		TCPPorts: tcp.Count(), UDPPorts: udp.Count(),
 		BlockTCP: int(c.BlockTCP), BlockUDP: int(c.BlockUDP),
 		Methods:  []string{},
 		Counters: d.counters(), // may find a problem
@@ -185,7 +186,7 @@ func banRow(row respond.InForce) view.Ban {
 // trapCounters adds what the trap sockets count.
 func trapCounters(s listen.Stats, count, loss func(string, string, uint64)) {
 	count("contacts_total", "connections and datagrams that trap sockets took", s.Contacts)
-	loss("contacts_lost_total", "of them, lost by the kernel because we were too slow", s.Lost)
+	loss("contacts_lost_total", "connections and datagrams for trap sockets that the kernel had no room for", s.Lost)
 	count("banners_total", "banners sent", s.Banners)
 	count("banners_withheld_total", "UDP banners not sent: too many, or they could start a loop", s.Withheld)
 	loss("banners_failed_total", "banners that could not be sent, or not in time", s.Failed+s.Cut)

@@ -1,6 +1,9 @@
 package config
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // filler turns assignments into a Config: keys and values first, then what
 // the settings say about each other.
@@ -102,8 +105,13 @@ func (f *filler) has(keys ...string) bool {
 // there was KILL_RUN_CMD only; 1.x ran it, and so do we.
 func (f *filler) block(key string, b Block) {
 	native := len(f.c.BlockMethods) > 0 || f.has("BLOCK_METHOD") && f.c.lines["BLOCK_METHOD"] == 0
+	// A route and an ipset keep out whole hosts; 2 is for one protocol.
+	whole := !slices.ContainsFunc(f.c.BlockMethods, func(m Method) bool { return m != MethodRoute && m != MethodIPSet })
 	switch {
-	case native || f.has("KILL_RUN_CMD"):
+	case f.has("KILL_RUN_CMD"):
+	case native && b == BlockCommand && len(f.c.BlockMethods) > 0 && whole:
+		f.rep.add(f.given[key], key, `"2": no command to run, and BLOCK_METHOD=%q cannot ban one protocol alone; set KILL_RUN_CMD, add nftables, or write "1"`, showMethods(f.c.BlockMethods))
+	case native:
 	case b == BlockBan && !f.has("KILL_ROUTE", "KILL_ROUTE6", "KILL_HOSTS_DENY"):
 		f.rep.add(f.given[key], key, `"1": nothing to ban with; set BLOCK_METHOD="auto", KILL_ROUTE or KILL_HOSTS_DENY, or write "0" to log only`)
 	case b == BlockCommand:

@@ -102,7 +102,7 @@ The addresses of this machine, its gateways and its resolvers, and the address y
 	}, {
 		Key: "HISTORY_FILE", Group: group, Since: "1.x", Values: pathValues,
 		Brief: "one line for every scan seen",
-		Text:  `The file is added to and never emptied. When it is rotated, the new one is written to; no signal is needed. Not set, no history is kept.`,
+		Text:  `With the log lines of 1.x it has one line for every host that gets blocked, as it had then. The file is added to and never emptied. When it is rotated, the new one is written to; no signal is needed. Not set, no history is kept.`,
 	}, {
 		Key: "BLOCKED_FILE", Group: group, Since: "1.x", Values: pathValues,
 		Brief: "one line for every host that is blocked now",

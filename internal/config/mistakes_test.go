@@ -115,6 +115,8 @@ func TestMistakes(t *testing.T) {
 		{"BLOCK_TCP=\"1\"\nKILL_ROUTE6=\"x $TARGET$\"\nKILL_ROUTE_UNDO=\"y\"", ``},
 		{"BLOCK_TCP=\"1\"\nBLOCK_UDP=\"2\"\nKILL_RUN_CMD=\"x\"", ``},
 		{"BLOCK_TCP=\"1\"\nBLOCK_UDP=\"2\"\nBLOCK_METHOD=\"auto\"", ``},
+		{"BLOCK_TCP=\"2\"\nBLOCK_METHOD=\"route,ipset\"", `f:2: BLOCK_TCP: "2": no command to run, and BLOCK_METHOD="route,ipset" cannot ban one protocol alone; set KILL_RUN_CMD, add nftables, or write "1"`},
+		{"BLOCK_TCP=\"2\"\nBLOCK_METHOD=\"route,nftables\"", ``},
 	} {
 		_, err := Parse("f", []byte("TCP_PORTS=\"1\"\n"+tt.text))
 		if got := strings.Join(mistakes(t, err), "\n"); got != tt.want {

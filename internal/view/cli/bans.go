@@ -108,10 +108,21 @@ func who(p netip.Prefix) string {
 	return p.String()
 }
 
-// cutOff is what a ban drops, in words.
+// cutOff is what a ban drops, in words: of several methods the one that does most.
 func cutOff(b *view.Ban) string {
-	if len(b.Methods) == 0 {
+	has := func(m string) bool { return slices.Contains(b.Methods, m) }
+	switch {
+	case len(b.Methods) == 0:
 		return "nothing: not enforced"
+	case has("nftables"):
+	case has("ipset"):
+		return "new connections"
+	case has("route"):
+		return "our answers"
+	case has("dryrun"):
+		return "nothing: a dry run"
+	default: // the owner's steps alone
+		return "what " + printable(strings.Join(b.Methods, ", ")) + " does"
 	}
 	what := printable(b.Strength)
 	switch b.Strength {

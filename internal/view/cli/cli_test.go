@@ -87,7 +87,7 @@ func sampleBans() []view.Ban {
 	nft := []string{"nftables"}
 	return []view.Ban{
 		{Prefix: netip.MustParsePrefix("198.51.100.7/32"), Scope: "tcp", Strength: "limited", Evidence: "E1",
-			Since: now.Add(-3 * time.Hour), Times: 1, Reason: "fin to trap port 23, unverified (BLOCK_EVIDENCE=verified)", Methods: []string{"KILL_ROUTE"}},
+			Since: now.Add(-3 * time.Hour), Times: 1, Reason: "fin to trap port 23, unverified (BLOCK_EVIDENCE=verified)", Methods: []string{"nftables"}},
 		{Prefix: netip.MustParsePrefix("203.0.113.9/32"), Scope: "all", Strength: "soft", Evidence: "E1",
 			Since: now.Add(-19 * time.Minute), Until: &soon, Times: 2, Reason: "syn to trap port 1, unverified", Methods: nft},
 		{Prefix: netip.MustParsePrefix("2001:db8:1111:2222::/64"), Scope: "all", Strength: "full", Evidence: "E2",
@@ -243,6 +243,25 @@ func TestUnban(t *testing.T) {
 		out, code, message := run(t, socket, append([]string{"unban"}, tt.args...)...)
 		if d := cmp.Diff(tt.out, out); d != "" || code != tt.code || message != tt.message {
 			t.Errorf("unban %q: exit %d %q, want %d %q (-want +got):\n%s", tt.args, code, message, tt.code, tt.message, d)
+		}
+	}
+}
+
+// TestCutOff: what a ban drops is what its methods do, and no more.
+func TestCutOff(t *testing.T) {
+	for _, c := range []struct {
+		methods []string
+		want    string
+	}{
+		{nil, "nothing: not enforced"},
+		{[]string{"nftables", "route"}, "new connections, TCP only"},
+		{[]string{"ipset"}, "new connections"},
+		{[]string{"route", "KILL_RUN_CMD"}, "our answers"},
+		{[]string{"dryrun"}, "nothing: a dry run"},
+		{[]string{"KILL_ROUTE", "KILL_HOSTS_DENY"}, "what KILL_ROUTE, KILL_HOSTS_DENY does"},
+	} {
+		if got := cutOff(&view.Ban{Strength: "soft", Scope: "tcp", Methods: c.methods}); got != c.want {
+			t.Errorf("%q: %q, want %q", c.methods, got, c.want)
 		}
 	}
 }
