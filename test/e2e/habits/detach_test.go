@@ -83,6 +83,14 @@ func TestDetachRefused(t *testing.T) {
 		}
 		h.gone()
 	}
+	// 1.x said such things in syslog alone, where they are looked for after a boot.
+	for _, want := range []string{
+		"adminalert: /etc/portsentry/portsentry.conf:1: TCP_PORTS: \"1,70000\": 70000 is no port",
+		"adminalert: /etc/portsentry/portsentry.conf:2: BLOCK_TPC: no such key",
+		"adminalert: pid file /run/no/such.pid",
+	} {
+		h.log.Wait(patience, want)
+	}
 }
 
 // TestDetach2x: the whole life of `portsentry -D`.
