@@ -3,6 +3,7 @@ package bpf
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"os"
@@ -161,21 +162,33 @@ func TestExplain(t *testing.T) {
 	have := need{"something", "Linux 1.0", func() error { return nil }}
 	lack := need{"other things", "Linux 99.9", func() error { return ebpf.ErrNotSupported }}
 	unknown := need{"third things", "Linux 2.0", func() error { return unix.EPERM }}
+	const (
+		enough = 1<<unix.CAP_BPF | 1<<unix.CAP_NET_ADMIN
+		root   = 1 << unix.CAP_SYS_ADMIN
+	)
+	// As the library words it.
+	refused := fmt.Errorf("load programs: field Bound4: map create: %w (MEMLOCK may be too low)", unix.EPERM)
+	verifier := fmt.Errorf("load programs: %w: R1 invalid mem access", unix.EACCES)
 	for _, c := range []struct {
-		name   string
-		needs  []need
-		err    error
-		is     error
-		isNot  error
-		inText string
+		name  string
+		needs []need
+		caps  uint64
+		err   error
+		is    error
+		isNot error
+		text  string
 	}{
-		{"all there", []need{have}, errLoad, errLoad, ErrKernel, "it fails"},
-		{"missing", []need{have, unknown, lack}, errLoad, ErrKernel, fs.ErrPermission, "other things need Linux 99.9"},
-		{"not known, no permission", []need{unknown}, unix.EPERM, fs.ErrPermission, ErrKernel, "CAP_BPF"},
-		{"not known", []need{unknown}, errLoad, errLoad, ErrKernel, "it fails"},
+		{"all there", []need{have}, root, errLoad, errLoad, ErrKernel, "load: it fails"},
+		{"missing", []need{have, unknown, lack}, root, refused, ErrKernel, errLoad, ErrKernel.Error() + ": other things need Linux 99.9"},
+		{"no capability", []need{unknown}, 0, refused, fs.ErrPermission, ErrKernel, "needs CAP_BPF and CAP_NET_ADMIN"},
+		{"one of two", []need{have}, 1 << unix.CAP_BPF, refused, fs.ErrPermission, ErrKernel, "needs CAP_BPF and CAP_NET_ADMIN"},
+		{"two of three", []need{have}, enough, refused, fs.ErrPermission, ErrKernel, "this kernel wants CAP_PERFMON besides CAP_BPF and CAP_NET_ADMIN"},
+		{"in spite of all", []need{have}, root, refused, fs.ErrPermission, ErrKernel, "forbidden in spite of CAP_BPF and CAP_NET_ADMIN: see to user namespace, seccomp filter and kernel lockdown"},
+		{"verifier", []need{have}, root, verifier, verifier, ErrKernel, verifier.Error()},
+		{"not known", []need{unknown}, 0, errLoad, errLoad, ErrKernel, "load: it fails"},
 	} {
-		err := explainBy(c.needs, c.err)
-		if !errors.Is(err, c.is) || errors.Is(err, c.isNot) || !errors.Is(err, c.err) || !strings.Contains(err.Error(), c.inText) {
+		err := explainBy(c.needs, c.caps, c.err)
+		if !errors.Is(err, c.is) || errors.Is(err, c.isNot) || !errors.Is(err, c.err) || err.Error() != c.text {
 			t.Errorf("%s: %v", c.name, err)
 		}
 	}

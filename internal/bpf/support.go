@@ -8,6 +8,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/features"
+	"golang.org/x/sys/unix"
 )
 
 // ErrKernel means that the running kernel cannot do it, whoever asks.
@@ -33,19 +34,49 @@ func needs() []need {
 	}
 }
 
+// plain is an error with a text for a person; cause is for errors.Is alone.
+type plain struct {
+	error
+	cause error
+}
+
+func (p plain) Unwrap() []error { return []error{p.error, p.cause} }
+
 // explain finds out why steering failed, if that can be known: ErrKernel with
 // what is missing and since when there is any, or fs.ErrPermission with the
 // capabilities. It probes only now, so that success costs nothing.
-func explain(err error) error { return explainBy(needs(), err) }
+//
+// A limit on locked memory, which the library suggests for any EPERM, is not
+// among the reasons: Linux 5.11 took BPF out of it, and steering needs 5.15.
+func explain(err error) error { return explainBy(needs(), capabilities(), err) }
 
-func explainBy(needs []need, err error) error {
+func explainBy(needs []need, caps uint64, err error) error {
 	for _, n := range needs {
 		if errors.Is(n.probe(), ebpf.ErrNotSupported) {
-			return fmt.Errorf("%w: %s need %s: %w", ErrKernel, n.what, n.since, err)
+			return plain{fmt.Errorf("%w: %s need %s", ErrKernel, n.what, n.since), err}
 		}
 	}
-	if errors.Is(err, fs.ErrPermission) {
-		return fmt.Errorf("it takes CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON: %w", err)
+	has := func(c int) bool { return caps&(1<<c|1<<unix.CAP_SYS_ADMIN) != 0 } // which has the others in it
+	switch {
+	case !errors.Is(err, fs.ErrPermission):
+		return err
+	case !has(unix.CAP_BPF) || !has(unix.CAP_NET_ADMIN):
+		return plain{errors.New("needs CAP_BPF and CAP_NET_ADMIN"), err}
+	case !has(unix.CAP_PERFMON):
+		return plain{errors.New("this kernel wants CAP_PERFMON besides CAP_BPF and CAP_NET_ADMIN"), err}
+	case errors.Is(err, unix.EPERM):
+		return plain{errors.New("forbidden in spite of CAP_BPF and CAP_NET_ADMIN: see to user namespace, seccomp filter and kernel lockdown"), err}
 	}
 	return err
+}
+
+// capabilities are the effective ones of the calling thread; none if they
+// cannot be read.
+func capabilities() uint64 {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return 0
+	}
+	return uint64(data[1].Effective)<<32 | uint64(data[0].Effective)
 }

@@ -12,11 +12,18 @@ import (
 	"portsentry/internal/host"
 )
 
-// keptFree is how many descriptors are left for the rest of the program.
+// keptFree is how many descriptors are left for the rest of the program, apart
+// from those of held connections.
 const keptFree = 256
 
-// bind makes tcp and udp the ports that have sockets of their own.
+// bind makes tcp and udp the ports that have sockets of their own, as far as
+// there are descriptors for them.
 func (t *Traps) bind(tcp, udp config.PortSet) {
+	b := binder{t: t, families: families(), room: t.room()}
+	n, m := share(tcp.Count(), udp.Count(), b.room/len(b.families))
+	tcp, tcpRest := split(tcp, n)
+	udp, udpRest := split(udp, m)
+	b.unmade = [2]config.Bitmap{*tcpRest.Bitmap(), *udpRest.Bitmap()}
 	have := make(map[key]bool)
 	for fd, s := range t.sockets {
 		k := key{s.proto, s.v6, s.port}
@@ -25,21 +32,18 @@ func (t *Traps) bind(tcp, udp config.PortSet) {
 		case s.row() == 0 && tcp.Has(s.port), s.row() == 1 && udp.Has(s.port):
 			have[k] = true
 		default:
-			t.lost += s.drops()
-			delete(t.sockets, fd)
-			if err := unix.Close(fd); err != nil {
+			if err := t.discard(fd, s); err != nil {
 				t.problem(fmt.Sprintf("%s: close: %v", k, err))
 			}
 		}
 	}
-	b := binder{t: t, room: t.room()}
 	for _, proto := range []struct {
 		number uint8
 		ports  config.PortSet
 	}{{unix.IPPROTO_TCP, tcp}, {unix.IPPROTO_UDP, udp}} {
 		for _, r := range proto.ports {
 			for port := int(r.First); port <= int(r.Last); port++ {
-				for _, v6 := range []bool{false, true} {
+				for _, v6 := range b.families {
 					if k := (key{proto.number, v6, uint16(port)}); !have[k] {
 						b.add(k)
 					}
@@ -50,7 +54,7 @@ func (t *Traps) bind(tcp, udp config.PortSet) {
 	b.report()
 }
 
-// room is how many descriptors the sockets may have in all.
+// room is how many descriptors the sockets may have that are bound.
 func (t *Traps) room() int {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
@@ -58,6 +62,41 @@ func (t *Traps) room() int {
 	}
 	n := int(min(limit.Cur, 1<<20))
 	return max(n-maxHeld-keptFree, n/2)
+}
+
+// families are those that the kernel has, as values of socket.v6.
+func families() []bool {
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if errors.Is(err, unix.EAFNOSUPPORT) {
+		return []bool{false}
+	}
+	if err == nil {
+		closeFD(fd)
+	}
+	return []bool{false, true}
+}
+
+// share divides room between two protocols: half for each, and what one has no
+// use for is the other's.
+func share(tcp, udp, room int) (int, int) {
+	tcp = min(tcp, max(room-room/2, room-udp))
+	return tcp, min(udp, room-tcp)
+}
+
+// split cuts a set in two behind its n lowest ports.
+func split(s config.PortSet, n int) (low, high config.PortSet) {
+	for _, r := range s {
+		size := int(r.Last) - int(r.First) + 1
+		take := min(n, size)
+		n -= take
+		if take > 0 {
+			low = append(low, config.PortRange{First: r.First, Last: uint16(int(r.First) + take - 1)})
+		}
+		if take < size {
+			high = append(high, config.PortRange{First: uint16(int(r.First) + take), Last: r.Last})
+		}
+	}
+	return low, high
 }
 
 // key is what a socket with a port of its own is there for.
@@ -76,37 +115,28 @@ func (k key) String() string {
 
 // binder binds ports and keeps what went wrong.
 type binder struct {
-	t      *Traps
-	room   int
-	no6    bool
-	failed map[key]error
-	unmade [2]config.Bitmap // ports there was no room for
+	t        *Traps
+	families []bool
+	room     int
+	full     bool // no more descriptors, in spite of room
+	failed   map[key]error
+	unmade   [2]config.Bitmap // ports there was no room for
 }
 
 func (b *binder) add(k key) {
-	if k.v6 && b.no6 {
-		return
-	}
-	err := errNoRoom
-	if len(b.t.sockets) < b.room {
-		err = b.t.addSocket(k)
-	}
-	switch {
-	case err == nil:
-	case k.v6 && errors.Is(err, unix.EAFNOSUPPORT):
-		b.no6 = true
-	case errors.Is(err, errNoRoom), errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
+	if b.full {
 		s := socket{proto: k.proto}
 		b.unmade[s.row()][k.port>>6] |= 1 << (k.port & 63)
-	default:
+		return
+	}
+	if err := b.t.addSocket(k); err != nil {
+		b.full = errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)
 		if b.failed == nil {
 			b.failed = make(map[key]error)
 		}
 		b.failed[k] = err
 	}
 }
-
-var errNoRoom = errors.New("no room for another descriptor")
 
 func (t *Traps) addSocket(k key) error {
 	s, err := newSocket(k.proto, k.v6, k.port)
@@ -145,10 +175,37 @@ func (b *binder) report() {
 		b.t.problem(line)
 	}
 	for row, word := range []string{"tcp", "udp"} {
-		if ports := ranges(b.unmade[row].Has); ports != nil {
-			b.t.problem(fmt.Sprintf("%s/%s: not all bound: descriptors are limited to %d sockets here; raise RLIMIT_NOFILE (LimitNOFILE=)", ports, word, b.room))
+		on := b.t.bound()[row]
+		unmade := ranges(b.unmade[row].Has).Less(ranges(on.Has))
+		if unmade == nil {
+			continue
+		}
+		bound := "none is"
+		if on != (config.Bitmap{}) {
+			bound = "only " + brief(ranges(on.Has))
+		}
+		b.t.problem(fmt.Sprintf("%s/%s: not bound, %s: descriptors are enough for %d sockets; raise RLIMIT_NOFILE (LimitNOFILE=)",
+			brief(unmade), word, bound, b.room))
+	}
+}
+
+// bound are the ports that have sockets of their own.
+func (t *Traps) bound() (on [2]config.Bitmap) {
+	for _, s := range t.sockets {
+		if s.port != 0 {
+			on[s.row()][s.port>>6] |= 1 << (s.port & 63)
 		}
 	}
+	return on
+}
+
+// brief is a set for a line to read: Ports has it whole.
+func brief(s config.PortSet) string {
+	const most = 16 // ranges
+	if len(s) <= most {
+		return s.String()
+	}
+	return fmt.Sprintf("%s and %d more", s[:most], s[most:].Count())
 }
 
 // owners finds the programs that have the ports we did not get.

@@ -140,14 +140,101 @@ func TestTooManyPortsToBind(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &was)
-	k := startTraps(t, Config{TCP: all(), UDP: ports(7), bindAll: true})
-	tcp, udp, err := k.Ports()
-	if err != nil || tcp.String() != "1-250" || udp != nil {
-		t.Errorf("watched: %v tcp, %v udp, %v", tcp, udp, err)
+	k := startTraps(t, Config{bindAll: true})
+	for _, c := range []struct {
+		tcp, udp         config.PortSet
+		onTCP, onUDP     string
+		tellTCP, tellUDP string
+	}{
+		{all(), all(), "1-125", "1-125", "126-65535/tcp: not bound, only 1-125: ", "126-65535/udp: not bound, only 1-125: "},
+		{all(), ports(7), "1-249", "7", "250-65535/tcp: not bound, only 1-249: ", ""},
+		{ports(7), all(), "7", "1-249", "", "250-65535/udp: not bound, only 1-249: "},
+	} {
+		if err := k.SetPorts(c.tcp, c.udp, nil); err != nil {
+			t.Fatal(err)
+		}
+		tcp, udp, err := k.Ports()
+		if err != nil || tcp.String() != c.onTCP || udp.String() != c.onUDP {
+			t.Errorf("watched: %v tcp, %v udp, %v", tcp, udp, err)
+		}
+		told := k.Problems()[1:]
+		for _, want := range []string{c.tellTCP, c.tellUDP} {
+			if want == "" {
+				continue
+			}
+			if len(told) == 0 || !strings.HasPrefix(told[0], want) || !strings.Contains(told[0], "LimitNOFILE") {
+				t.Fatalf("problems: %q, want %q", told, want)
+			}
+			told = told[1:]
+		}
+		if len(told) != 0 {
+			t.Errorf("problems: %q", told)
+		}
+		if free := int(few.Cur) - descriptorsOpen(t); free < keptFree {
+			t.Errorf("%d descriptors left for the others", free)
+		}
+	}
+}
+
+// Where the others have taken what was to be ours, it is said what is not bound.
+func TestNoDescriptorsInSpiteOfRoom(t *testing.T) {
+	enterSpace(t)
+	var was unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
+		t.Fatal(err)
+	}
+	few := unix.Rlimit{Cur: 400, Max: was.Max}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &few); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &was)
+	k := startTraps(t, Config{bindAll: true})
+	for descriptorsOpen(t) < int(few.Cur)-41 {
+		fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+	}
+	if err := k.SetPorts(all(), nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	tcp, _, err := k.Ports()
+	if err != nil || len(tcp) != 1 || tcp.Count() < 10 || tcp.Count() > 25 {
+		t.Fatalf("watched: %v, %v", tcp, err)
 	}
 	p := k.Problems()
-	if len(p) != 3 || !strings.HasPrefix(p[1], "251-65535/tcp: ") || !strings.HasPrefix(p[2], "7/udp: ") || !strings.Contains(p[1], "LimitNOFILE") {
+	rest := all().Less(tcp)
+	if len(p) != 3 || !strings.Contains(p[1], "too many open files") || !strings.HasPrefix(p[2], rest.String()+"/tcp: not bound, only "+tcp.String()+": ") {
 		t.Errorf("problems: %q", p)
+	}
+}
+
+func TestShare(t *testing.T) {
+	for _, c := range [][5]int{ // ports of TCP and UDP, room; shares
+		{10, 10, 100, 10, 10}, {65535, 65535, 101, 51, 50}, {65535, 3, 100, 97, 3}, {3, 65535, 100, 3, 97},
+		{0, 65535, 100, 0, 100}, {65535, 0, 100, 100, 0}, {5, 5, 0, 0, 0}, {5, 5, 1, 1, 0},
+	} {
+		if tcp, udp := share(c[0], c[1], c[2]); tcp != c[3] || udp != c[4] {
+			t.Errorf("share(%d, %d, %d) = %d, %d", c[0], c[1], c[2], tcp, udp)
+		}
+	}
+	s := config.PortSet{{First: 1, Last: 3}, {First: 65530, Last: 65535}}
+	for n, want := range []string{0: "", 3: "1-3", 4: "1-3,65530", 9: "1-3,65530-65535"} {
+		low, high := split(s, n)
+		if n > 0 && want == "" {
+			continue
+		}
+		if low.String() != want || s.Less(low).String() != high.String() {
+			t.Errorf("the %d lowest: %v, others %v", n, low, high)
+		}
+	}
+	var many config.PortSet
+	for p := range uint16(100) {
+		many = append(many, config.PortRange{First: 2*p + 1, Last: 2*p + 1})
+	}
+	if got := brief(many); got != "1,3,5,7,9,11,13,15,17,19,21,23,25,27,29,31 and 84 more" {
+		t.Error(got)
 	}
 }
 
@@ -191,7 +278,8 @@ func TestWithoutCapability(t *testing.T) {
 		t.Fatal(err)
 	}
 	k := startTraps(t, Config{TCP: ports(15)})
-	if p := k.Problems(); k.Method() != "bind" || len(p) != 1 || !strings.Contains(p[0], "CAP_BPF") {
+	if p := k.Problems(); k.Method() != "bind" || len(p) != 1 ||
+		p[0] != "every port is bound, as the kernel does not steer: needs CAP_BPF and CAP_NET_ADMIN" {
 		t.Errorf("%s: %q", k.Method(), p)
 	}
 	if c := dial(t, "tcp4", end("127.0.0.1", 15)); c != nil {

@@ -23,7 +23,6 @@ const (
 // reset and might take the banner back. Or it gets nothing, and is reset soon.
 type held struct {
 	fd       int
-	silent   bool
 	rest     []byte // of the banner
 	drained  int
 	deadline time.Time
@@ -39,14 +38,16 @@ func (l *loop) hold(fd int, banner []byte) {
 		return
 	}
 	if err := l.listenTo(fd); err != nil {
-		l.counts.failed.Add(1)
+		if len(banner) > 0 {
+			l.counts.failed.Add(1)
+		}
 		abort(fd)
 		return
 	}
 	now := time.Now()
-	h := &held{fd: fd, rest: banner, deadline: now.Add(silentTime), silent: len(banner) == 0}
+	h := &held{fd: fd, rest: banner, deadline: now.Add(silentTime)}
 	l.held[fd] = h
-	if !h.silent {
+	if len(banner) > 0 {
 		h.deadline = now.Add(sendTime)
 		l.send(h, now)
 	}
@@ -91,7 +92,9 @@ func (l *loop) send(h *held, now time.Time) bool {
 			l.interest(h.fd, unix.EPOLLIN|unix.EPOLLOUT)
 			return true
 		case err != nil:
-			l.counts.failed.Add(1)
+			if !ended(err) {
+				l.counts.failed.Add(1)
+			}
 			l.drop(h, abort)
 			return false
 		}
@@ -107,10 +110,17 @@ func (l *loop) send(h *held, now time.Time) bool {
 	return true
 }
 
+// ended reports that err is the end of the connection: the peer reset it or is
+// gone, or somebody here had the kernel destroy it.
+func ended(err error) bool {
+	return errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) ||
+		errors.Is(err, unix.ETIMEDOUT) || errors.Is(err, unix.ECONNABORTED)
+}
+
 // cut ends a connection whose peer takes too much or too long, or whose time
 // has come.
 func (l *loop) cut(h *held) {
-	if !h.silent {
+	if len(h.rest) > 0 {
 		l.counts.cut.Add(1)
 	}
 	l.drop(h, abort)

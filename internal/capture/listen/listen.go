@@ -42,6 +42,7 @@ type Traps struct {
 	bellFD    int
 	spare     int      // given up for a moment when descriptors run out; -1: it could not be had again
 	portRange *os.File // ip_local_port_range, of our network namespace
+	netstat   *os.File // counters of our network namespace
 	answers   answerer
 	counts    counters
 
@@ -58,19 +59,24 @@ type Traps struct {
 	banner   []byte
 	why      []string // why it is not steered, or not all of it
 	problems []string
-	lost     uint64 // counted by sockets that are closed
+	losses   losses
 }
 
-// Stats are counters since Open.
+// Stats are counters since Open. A banner is in one of Banners, Cut, Failed,
+// Refused and Withheld at most: in none if the peer reset the connection before
+// he had it, or if there was no descriptor to keep the connection with.
 type Stats struct {
 	Contacts uint64 // handed to the handler
-	Lost     uint64 // by the kernel: the handler was too slow
-	Banners  uint64 // sent whole
+	// Lost is what the handler was too slow for, at most: datagrams that found
+	// the buffer full, and times that a TCP contact found the accept queue full.
+	// The peer tries again, so one contact may count more than once.
+	Lost     uint64
+	Banners  uint64 // given to the kernel whole, whatever the peer does then
+	Cut      uint64 // TCP: we ended it before the banner was whole, as the peer read too slowly or sent too much
+	Failed   uint64 // banners that an error on our side kept from being sent
 	Refused  uint64 // TCP: reset at once, too many connections were being held
 	Withheld uint64 // UDP: no banner, for its rate or because it could start a loop
-	Cut      uint64 // held connections whose peer was too slow, or did not hang up
 	Starved  uint64 // times that there was no descriptor left for a connection
-	Failed   uint64 // banners that could not be sent
 	Blind    uint64 // times that the sockets of the host could not be listed: services that have ended keep their ports
 }
 
@@ -106,6 +112,12 @@ func (t *Traps) open(c Config) (err error) {
 	}
 	t.reserve()
 	if t.portRange, err = os.Open("/proc/sys/net/ipv4/ip_local_port_range"); err != nil {
+		return err
+	}
+	if t.netstat, err = os.Open("/proc/thread-self/net/netstat"); err != nil {
+		return err
+	}
+	if t.losses.first, err = t.overflows(); err != nil {
 		return err
 	}
 	if c.bindAll {
@@ -180,15 +192,10 @@ func (t *Traps) problem(lines ...string) { t.problems = append(t.problems, lines
 func (t *Traps) Ports() (tcp, udp config.PortSet, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var on [2]config.Bitmap
+	on := t.bound()
 	if t.steering != nil {
-		if on, err = t.steering.ports(); err != nil {
+		if err = t.steering.ports(&on); err != nil {
 			return nil, nil, fmt.Errorf("trap ports: %w", err)
-		}
-	}
-	for _, s := range t.sockets {
-		if s.port != 0 {
-			on[s.row()][s.port>>6] |= 1 << (s.port & 63)
 		}
 	}
 	return ranges(on[0].Has), ranges(on[1].Has), nil
@@ -212,10 +219,7 @@ func ranges(in func(uint16) bool) config.PortSet {
 // Stats may be called at any time.
 func (t *Traps) Stats() Stats {
 	t.mu.Lock()
-	lost := t.lost
-	for _, s := range t.sockets {
-		lost += s.drops()
-	}
+	lost := t.lost()
 	t.mu.Unlock()
 	c := &t.counts
 	return Stats{
@@ -240,12 +244,11 @@ func (t *Traps) Close() error {
 	if t.steering != nil {
 		errs = append(errs, t.steering.close())
 	}
-	for _, s := range t.sockets {
-		t.lost += s.drops()
-		errs = append(errs, unix.Close(s.fd))
+	t.lost() // for Stats after this
+	for fd, s := range t.sockets {
+		errs = append(errs, t.discard(fd, s))
 	}
-	clear(t.sockets)
-	for _, f := range []*os.File{t.portRange, t.bell} {
+	for _, f := range []*os.File{t.portRange, t.netstat, t.bell} {
 		if f != nil {
 			errs = append(errs, f.Close())
 		}

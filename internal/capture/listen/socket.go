@@ -111,8 +111,8 @@ func (s *socket) prepare() error {
 	return nil
 }
 
-// drops is what the kernel had no room for: connections that found the accept
-// queue full, datagrams that found the buffer full.
+// drops is what the kernel has thrown away: for UDP what found the buffer full,
+// for TCP any segment that did not lead to a connection.
 func (s *socket) drops() uint64 {
 	var info [unix.SK_MEMINFO_VARS]uint32
 	size := uint32(unsafe.Sizeof(info))

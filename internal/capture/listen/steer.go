@@ -231,11 +231,11 @@ func (s *steering) hear(now time.Time) error {
 	return s.kernel.Drain()
 }
 
-// ports are those that are steered at this moment.
-func (s *steering) ports() (on [2]config.Bitmap, err error) {
+// ports adds those that are steered at this moment.
+func (s *steering) ports(on *[2]config.Bitmap) error {
 	for p := range on {
 		if err := s.kernel.Uses(bpf.Proto(p), &s.uses[p]); err != nil {
-			return on, err
+			return err
 		}
 		for port, agreed := range s.agreed[p] {
 			if agreed != 0 && agreed == s.uses[p][port]+1 {
@@ -243,5 +243,5 @@ func (s *steering) ports() (on [2]config.Bitmap, err error) {
 			}
 		}
 	}
-	return on, nil
+	return nil
 }
