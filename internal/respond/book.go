@@ -33,7 +33,7 @@ type entry struct {
 	// methods holds meanwhile.
 	staged int
 	taking []*method
-	held   Ban
+	held   *Ban // nil when nothing is staged: there are many entries
 
 	done     []Step // owner's steps that succeeded and have not been undone
 	failed   []Step // owner's steps to be tried again with the next hit

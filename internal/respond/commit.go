@@ -31,11 +31,10 @@ func (r *Responder) stage(v *judge.Verdict, now time.Time, idle bool, o *Outcome
 			ban.Scope = judge.AllProtocols
 		}
 	}
-	var methods []*method
-	for _, m := range r.methods {
-		if !now.Before(m.again) && m.Takes(&ban) {
-			methods = append(methods, m)
-		}
+	takes := func(m *method) bool { return !now.Before(m.again) && m.Takes(&ban) }
+	methods := r.methods // which nobody changes: what all entries share costs nothing
+	if refuses := func(m *method) bool { return !takes(m) }; slices.ContainsFunc(methods, refuses) {
+		methods = slices.DeleteFunc(slices.Clone(methods), refuses)
 	}
 	enforces := func(m *method) bool { return m.enforces(&ban) }
 	if len(methods) == 0 || idle && !slices.ContainsFunc(methods, enforces) {
@@ -51,7 +50,8 @@ func (r *Responder) stage(v *judge.Verdict, now time.Time, idle bool, o *Outcome
 		r.book.add(e)
 	}
 	if e.staged == 0 {
-		e.held = e.ban
+		was := e.ban
+		e.held = &was
 	}
 	// The runner may hold a callback for an old entry: it stays the same one.
 	e.ban, e.length, e.taking = ban, v.Length, methods
@@ -138,10 +138,13 @@ func (r *Responder) ask(ctx context.Context, m *method, now time.Time) {
 func (r *Responder) committed(s *staged, now time.Time) {
 	e := s.e
 	e.staged--
-	var took []*method
-	for i, m := range s.methods {
-		if s.actions[i].Err == nil {
-			took = append(took, m)
+	took := s.methods
+	if slices.ContainsFunc(s.actions, func(a Action) bool { return a.Err != nil }) {
+		took = nil
+		for i, m := range s.methods {
+			if s.actions[i].Err == nil {
+				took = append(took, m)
+			}
 		}
 	}
 	if len(took) > 0 {
@@ -150,16 +153,16 @@ func (r *Responder) committed(s *staged, now time.Time) {
 			case !asked:
 				e.leaving = append(e.leaving, m)
 			case !slices.Contains(took, m):
-				took = append(took, m)
+				took = append(slices.Clip(took), m)
 			}
 		}
-		e.methods, e.held = took, s.ban
+		e.methods, *e.held = took, s.ban
 		e.leaving = slices.DeleteFunc(e.leaving, func(m *method) bool { return slices.Contains(took, m) })
 	}
 	if e.staged > 0 {
 		return // it has been staged again since
 	}
-	e.taking, e.ban = nil, e.held
+	e.taking, e.ban, e.held = nil, *e.held, nil
 	if len(e.methods)+len(e.leaving) == 0 && !e.stands() && !e.inFlight {
 		r.book.remove(e, now)
 		return
