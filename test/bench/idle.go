@@ -33,15 +33,25 @@ func (b *bench) idle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, c := range []struct{ what, tcp string }{{"26 ports", trapPorts}, {"1 to 65535, stealth", "1-65535"}} {
+	for _, c := range []struct {
+		what, tcp, udp string
+		args           []string
+	}{
+		{"26 ports", trapPorts, "", nil},
+		{"1 to 65535, stealth", "1-65535", "", nil},
+		{"1 to 65535, connect, TCP and UDP", "1-65535", "1-65535", []string{"--connect"}},
+	} {
 		var took []time.Duration
 		for range 3 {
 			config := logOnly()
 			config["TCP_PORTS"] = c.tcp
+			if c.udp != "" {
+				config["UDP_PORTS"] = c.udp
+			}
 			err := b.with(ctx, config, func(_ *world, d *harness.Daemon) error {
 				took = append(took, d.ReadyAfter)
 				return nil
-			})
+			}, c.args...)
 			if err != nil {
 				return err
 			}

@@ -143,7 +143,7 @@ func banning() map[string]string {
 }
 
 // with runs f beside a daemon in a world of its own, and takes both down again.
-func (b *bench) with(ctx context.Context, config map[string]string, f func(*world, *harness.Daemon) error) (err error) {
+func (b *bench) with(ctx context.Context, config map[string]string, f func(*world, *harness.Daemon) error, args ...string) (err error) {
 	w, err := newWorld()
 	if err != nil {
 		return err
@@ -154,7 +154,7 @@ func (b *bench) with(ctx context.Context, config map[string]string, f func(*worl
 		return err
 	}
 	defer os.RemoveAll(dir)
-	d, err := harness.Start(ctx, harness.Options{Binary: b.binary, NS: w.host.NS, Dir: dir, Config: config})
+	d, err := harness.Start(ctx, harness.Options{Binary: b.binary, NS: w.host.NS, Dir: dir, Config: config, Args: args})
 	if err != nil {
 		return err
 	}
