@@ -1,8 +1,9 @@
 // Package host knows this machine: what addresses and interfaces it has, who
 // its gateways, resolvers and time servers are, which ports are served, which
 // connections exist and who is connected. The kernel (netlink) and a few files
-// go in; facts come out. It judges nothing, sends nothing and imports nothing
-// of ours.
+// go in; facts come out. It judges nothing and imports nothing of ours, and only
+// Names sends anything: questions for the names of others, to the resolvers of
+// this machine.
 //
 // Three kinds of facts have three shapes. What changes seldom is a Snapshot,
 // kept by a Watcher and replaced as a whole. What is asked about one packet is
