@@ -110,6 +110,15 @@ func (c *conn) exact(req []byte) ([]byte, error) {
 
 // dump sends a request for a list and hands the body of each item to each.
 func (c *conn) dump(req []byte, each func(kind uint16, body []byte)) error {
+	return c.search(req, func(kind uint16, body []byte) bool {
+		each(kind, body)
+		return true
+	})
+}
+
+// search is dump until more says that it has seen enough. After that, with the
+// rest of the list unread, the conn can only be closed.
+func (c *conn) search(req []byte, more func(kind uint16, body []byte) bool) error {
 	if err := c.send(req); err != nil {
 		return err
 	}
@@ -140,7 +149,9 @@ func (c *conn) dump(req []byte, each func(kind uint16, body []byte)) error {
 				}
 				return torn
 			}
-			each(m.kind, m.body)
+			if !more(m.kind, m.body) {
+				return nil
+			}
 		}
 	}
 }

@@ -1,6 +1,31 @@
 package host
 
-import "net/netip"
+import (
+	"net/netip"
+	"time"
+)
+
+// See enters a, who has just completed a handshake with a port that is served
+// here, as somebody else saw: the same as if that connection had been listed.
+func (p *Peers) See(a netip.Addr) {
+	if !mayBePeer(a) {
+		return
+	}
+	p.mu.Lock()
+	p.book.see(a, time.Now())
+	p.mu.Unlock()
+	p.wakeRun()
+}
+
+func mayBePeer(a netip.Addr) bool { return !a.IsLoopback() && !a.IsUnspecified() }
+
+// wakeRun makes Run tell what has changed.
+func (p *Peers) wakeRun() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
 
 // List gives all peers, in no order.
 func (p *Peers) List() []netip.Addr {

@@ -228,7 +228,7 @@ func (p *Peers) list(opens uint64) error {
 	if err == nil {
 		err = p.diag.each(unix.IPPROTO_TCP, afterHandshake, func(s socket) {
 			a := s.remote.Addr()
-			if s.trap || a.IsLoopback() || a.IsUnspecified() {
+			if s.trap || !mayBePeer(a) {
 				return
 			}
 			p.mu.Lock()
@@ -264,10 +264,7 @@ func (p *Peers) list(opens uint64) error {
 	changed := len(p.book.pending) > 0
 	p.mu.Unlock()
 	if changed {
-		select {
-		case p.wake <- struct{}{}:
-		default:
-		}
+		p.wakeRun()
 	}
 	return nil
 }

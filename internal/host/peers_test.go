@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 )
@@ -125,6 +126,64 @@ func TestPeersRunTellsChanges(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// Who was seen by somebody else is known and told at once.
+func TestPeersSee(t *testing.T) {
+	enterSpace(t)
+	p := closing[*Peers](t)(NewPeers())
+	<-p.Changes()
+	all := parseAll("10.7.0.2", "10.7.0.3", "fd07::2")
+	p.See(all[0])
+	if len(p.wake) != 1 {
+		t.Error("Run would wait for its next listing")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- p.Run(ctx) }()
+	var seers sync.WaitGroup
+	for _, a := range all {
+		seers.Go(func() {
+			for range 3 {
+				p.See(a)
+			}
+		})
+	}
+	p.See(addr("127.0.0.2"))
+	p.See(addr("::1"))
+	seers.Wait()
+	for _, a := range all {
+		if !p.Has(a) {
+			t.Errorf("%v was seen and is not known", a)
+		}
+	}
+	var told []netip.Addr
+	for len(told) < len(all) {
+		select {
+		case c := <-p.Changes():
+			told = append(told, c.Added...)
+			if c.Removed != nil {
+				t.Errorf("change %v", c)
+			}
+		case <-time.After(5 * time.Second):
+			t.Fatalf("told of %v within 5 s", told)
+		}
+	}
+	slices.SortFunc(told, netip.Addr.Compare)
+	if !slices.Equal(told, all) {
+		t.Errorf("told of %v, want %v", told, all)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	// A listing, where none of them is connected, leaves them in the book.
+	p.ask.Lock()
+	err := p.list(p.opens)
+	p.ask.Unlock()
+	if s := p.Stats(); err != nil || s.Peers != len(all) || s.Failed != 0 {
+		t.Errorf("stats %+v, %v", s, err)
 	}
 }
 
