@@ -50,3 +50,19 @@ static long (*bpf_sk_release)(void *sk) = (void *)86;
 static __u64 (*bpf_get_netns_cookie)(void *ctx) = (void *)122;
 static long (*bpf_sk_assign)(void *ctx, void *sk, __u64 flags) = (void *)124;
 static long (*bpf_ringbuf_output)(void *ringbuf, void *data, __u64 size, __u64 flags) = (void *)130;
+
+enum { BPF_MAP_TYPE_HASH = 1 };
+enum { BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB = 5 };
+
+// Context of sockops from end to end. skb_tcp_flags are the flags of the
+// segment that made the call.
+struct bpf_sock_ops_full {
+	struct bpf_sock_ops ops;
+	__u32 is_fullsock, tcp[23];
+	__u64 bytes_received, bytes_acked;
+	struct bpf_sock *sk;
+	__u64 skb_data, skb_data_end;
+	__u32 skb_len, skb_tcp_flags;
+};
+
+static __u64 (*bpf_ktime_get_boot_ns)(void) = (void *)125;
