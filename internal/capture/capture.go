@@ -1,7 +1,8 @@
 // Package capture holds the nouns of the first stage: a Frame as it came off a
-// wire or out of a file, with its time and interface, and the counters of a
-// source of frames. What goes in: packets. What comes out: Frames, each handed
-// to a Handler by plain call. The children (afpacket, pcapfile) are the ways of
+// wire or out of a file, with its time and interface, an Event where the kernel
+// has read the packet already, and the counters of a source of them. What goes
+// in: packets. What comes out: Frames and Events, each handed to a Handler by
+// plain call. The children (xdp, afpacket, listen, pcapfile) are the ways of
 // getting them.
 package capture
 
@@ -90,3 +91,49 @@ type Contact struct {
 // ContactHandler takes one contact and says whether it is to get the banner. It
 // must not keep c.
 type ContactHandler func(c *Contact) (banner bool)
+
+// EventKind is what an Event tells.
+type EventKind uint8
+
+// Kinds of Event.
+const (
+	EventProbe    EventKind = 1 + iota // of a trap port where nobody is, as the kernel saw it
+	EventQuestion                      // of a trap port; whether somebody is there could not be seen from below
+	EventVerified                      // somebody completed a handshake with a challenge of the kernel's own
+	EventLiving                        // a RST answered a challenge: the address is in use, no more
+	EventCounted                       // probes of one source for which there was no room: Times of them, like this one
+)
+
+// Event is a packet that a program in the kernel has read and judged. It is valid
+// only until the EventHandler returns.
+type Event struct {
+	Kind    EventKind
+	Time    int64 // unix nanoseconds
+	IfIndex int32
+
+	Src, Dst         netip.Addr // IPv4 as IPv4
+	SrcPort, DstPort uint16
+	Proto            uint8  // IP protocol number: 6 or 17
+	Flags            uint16 // of TCP, nine bits as in the header
+	Window, Urgent   uint16
+	Seq, Ack         uint32
+	TCPOptions       []byte
+	PayloadLen       int
+	IPID             uint32
+	TTL              uint8
+	DF, IPOptions    bool // IPv4
+	ExtHeaders       bool // IPv6
+	VLANs            uint8
+	VLAN             [2]uint16 // ids, outermost first
+
+	// Malformed: a length or an IPv4 header checksum is wrong, no host would take it.
+	// Short: the packet ends before its IP length says.
+	Malformed, Short bool
+
+	Peer  bool   // its source had a connection to a served port
+	Held  bool   // the kernel dropped it, and keeps its source out for a moment
+	Times uint32 // 1, or how many there were
+}
+
+// EventHandler takes one event. It must not keep e.
+type EventHandler func(e *Event)

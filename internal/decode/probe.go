@@ -92,6 +92,10 @@ type Probe struct {
 	VLANs      uint8
 	VLAN       [2]uint16 // outermost first, VLAN ids
 
+	// Times is how many packets this one stands for, which could not be itemised
+	// for lack of room; 0 and 1: itself alone.
+	Times uint32
+
 	// Accepted: a trap socket of ours took it. Then it has no packet, only ends
 	// and a time, and over TCP the handshake was completed.
 	Accepted bool

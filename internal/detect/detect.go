@@ -166,7 +166,7 @@ func (d *Detector) sighted(p *decode.Probe, s *Sighting, r *Rules, kind Kind, ba
 	if verified {
 		port = p.DstPort
 	}
-	count, several := d.sources.hit(p.Src, p.Time, int64(r.Window), port)
+	count, several := d.sources.hit(p.Src, p.Time, int64(r.Window), max(1, p.Times), port)
 	*s = Sighting{
 		Time: p.Time, IfIndex: p.IfIndex,
 		Src: p.Src, Dst: p.Dst, SrcPort: p.SrcPort, DstPort: p.DstPort,

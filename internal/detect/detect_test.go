@@ -213,13 +213,13 @@ func TestTriggerWindow(t *testing.T) {
 func TestSourcesUnderFlood(t *testing.T) {
 	s := newSources(1024)
 	for range 3 {
-		s.hit(scanner, 1, 0, 0)
+		s.hit(scanner, 1, 0, 1, 0)
 	}
 	for i := range 1_000_000 {
 		a := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
-		s.hit(a, int64(i), 0, 0)
+		s.hit(a, int64(i), 0, 1, 0)
 	}
-	if got, _ := s.hit(scanner, 2_000_000, 0, 0); got != 4 {
+	if got, _ := s.hit(scanner, 2_000_000, 0, 1, 0); got != 4 {
 		t.Errorf("after a million forged sources the scanner's count is %d, want 4", got)
 	}
 	if s.evicted.Load() < 990_000 {

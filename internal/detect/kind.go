@@ -9,7 +9,8 @@ import (
 // Kind names a probe from its packet alone.
 type Kind uint8
 
-// Kinds of probe that one packet shows.
+// Kinds of probe that one packet shows. The kernel keeps their numbers from one
+// run to the next: new ones come at the end.
 const (
 	KindNone   Kind = iota
 	KindSYN         // SYN alone of the six classic flags, ECN set-up included
@@ -46,6 +47,16 @@ func (k Kind) String() string {
 		return "connect"
 	}
 	return "none"
+}
+
+// ParseKind is the reverse of String: KindNone for any other word.
+func ParseKind(word string) Kind {
+	for k := KindConnect; k > KindNone; k-- {
+		if k.String() == word {
+			return k
+		}
+	}
+	return KindNone
 }
 
 const six = decode.FIN | decode.SYN | decode.RST | decode.PSH | decode.ACK | decode.URG

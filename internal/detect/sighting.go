@@ -22,6 +22,11 @@ type Sighting struct {
 	Fragmented       bool
 	BadChecksum      bool // in a capture only: live, such a packet is no sighting
 
+	// Held: the kernel dropped it and keeps its source out until somebody says
+	// otherwise, or for a moment. Peer: it saw a connection of the source with a
+	// served port.
+	Held, Peer bool
+
 	Verified bool // the contact itself completed a handshake: the source is not forged
 	Several  bool // and so did one with another trap port before: no web page's doing
 

@@ -48,11 +48,11 @@ func newSources(n int) *sources {
 	}
 }
 
-// hit counts one hit of a at time t (unix nanoseconds) and returns the count. A
+// hit counts n hits of a at time t (unix nanoseconds) and returns the count. A
 // count older than window (0: for ever) begins anew. port is the trap port of a
 // completed handshake, 0 for other hits; several says that there were such with
 // more than one port.
-func (s *sources) hit(a netip.Addr, t, window int64, port uint16) (count uint32, several bool) {
+func (s *sources) hit(a netip.Addr, t, window int64, n uint32, port uint16) (count uint32, several bool) {
 	key := a.As16()
 	bucket := &s.buckets[maphash.Bytes(s.seed, key[:])>>s.shift]
 	free := -1
@@ -70,9 +70,7 @@ func (s *sources) hit(a netip.Addr, t, window int64, port uint16) (count uint32,
 		if window > 0 && t-e.first > window {
 			*e = source{addr: key, first: t}
 		}
-		if e.count != ^uint32(0) {
-			e.count++
-		}
+		e.count += min(n, ^uint32(0)-e.count)
 		e.last = t
 		if e.port == 0 {
 			e.port = port
@@ -84,8 +82,8 @@ func (s *sources) hit(a netip.Addr, t, window int64, port uint16) (count uint32,
 		free = s.victim(bucket)
 		s.evicted.Add(1)
 	}
-	bucket[free] = source{addr: key, first: t, last: t, count: 1, port: port}
-	return 1, false
+	bucket[free] = source{addr: key, first: t, last: t, count: n, port: port}
+	return n, false
 }
 
 // victim picks two entries at random and names the weaker: the one with fewer

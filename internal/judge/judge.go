@@ -112,7 +112,7 @@ func (j *Judge) Decide(s *detect.Sighting) Verdict {
 func (j *Judge) strength(v *Verdict) (Strength, string) {
 	s := &v.Sighting
 	hit := fmt.Sprintf("%s to trap port %d", s.Kind, s.DstPort)
-	v.Peer = j.peers.Has(s.Src)
+	v.Peer = s.Peer || j.peers.Has(s.Src)
 	switch {
 	case s.Several:
 		return Full, hit + " and others, verified: it completed the handshakes"

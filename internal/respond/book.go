@@ -182,8 +182,11 @@ func (e *entry) native(now time.Time) bool {
 }
 
 // covers reports whether a native ban stands that is at least what is asked for.
-func (e *entry) covers(strength judge.Strength, scope judge.Scope, now time.Time) bool {
-	return e.native(now) && e.ban.Strength >= strength && (e.ban.Scope == judge.AllProtocols || e.ban.Scope == scope)
+// Where the source is proved, one as hard without proof is not: it is shorter.
+func (e *entry) covers(strength judge.Strength, evidence judge.Evidence, scope judge.Scope, now time.Time) bool {
+	proved := evidence < judge.E2 || e.ban.Evidence >= evidence
+	return e.native(now) && (e.ban.Strength > strength || e.ban.Strength == strength && proved) &&
+		(e.ban.Scope == judge.AllProtocols || e.ban.Scope == scope)
 }
 
 // enforced reports whether a method that holds the native ban keeps the host out:

@@ -16,7 +16,7 @@ func TestBanIsOfOneAddress(t *testing.T) {
 	r := New([]Method{m}, nil, Plan{}, &ledger{})
 	answer(r, verdict("110.77.0.2", judge.Soft, config.BlockBan), false, never(t))
 	for _, a := range []string{"10.77.0.2", "110.77.0.22", "110.77.0.1"} {
-		if r.Dropped(netip.MustParseAddr(a), judge.Nothing, judge.TCPOnly, time.Now().Add(time.Second).UnixNano()) {
+		if r.Dropped(netip.MustParseAddr(a), judge.Nothing, judge.E1, judge.TCPOnly, time.Now().Add(time.Second).UnixNano()) {
 			t.Errorf("%s is dropped", a)
 		}
 		if o, _ := answer(r, verdict(a, judge.Soft, config.BlockBan), false, never(t)); o.Already || !o.Blocked {

@@ -25,6 +25,7 @@ func (r *Responder) Unban(ctx context.Context, a netip.Addr) ([]InForce, error) 
 			break
 		}
 		row := r.row(e, now)
+		row.count(r.counters())
 		for _, m := range slices.Concat(e.methods, e.leaving) {
 			if err := m.Unban(ctx, e.ban); err != nil {
 				return out, err

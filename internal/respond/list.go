@@ -13,6 +13,35 @@ type InForce struct {
 	Methods []string   // names of native methods that hold it
 	Steps   []Step     // owner's steps that stand
 	Lasting []Step     // those that only a person can undo
+
+	Counted bool   // a method that holds it counts what it drops
+	Dropped uint64 // packets
+	Alive   bool   // as Counter has it
+}
+
+// count asks for what the ban of row has dropped.
+func (row *InForce) count(counters map[string]Counter) {
+	for _, name := range row.Methods {
+		c := counters[name]
+		if c == nil {
+			continue
+		}
+		if dropped, alive, ok := c.Counts(row.Ban.Prefix); ok {
+			row.Counted, row.Alive = true, row.Alive || alive
+			row.Dropped += dropped
+		}
+	}
+}
+
+// counters are the methods that count, by name.
+func (r *Responder) counters() map[string]Counter {
+	out := make(map[string]Counter)
+	for name, m := range r.known {
+		if c, ok := m.Method.(Counter); ok {
+			out[name] = c
+		}
+	}
+	return out
 }
 
 // row is e as it stands now.
@@ -45,6 +74,15 @@ func (r *Responder) Count() int {
 
 // List gives what is in force, and what is dry run, in the order of prefixes.
 func (r *Responder) List() []InForce {
+	out, counters := r.rows()
+	for i := range out { // which may take a while: nobody waits for it
+		out[i].count(counters)
+	}
+	slices.SortFunc(out, func(a, b InForce) int { return a.Ban.Prefix.Compare(b.Ban.Prefix) })
+	return out
+}
+
+func (r *Responder) rows() ([]InForce, map[string]Counter) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
@@ -54,8 +92,7 @@ func (r *Responder) List() []InForce {
 			out = append(out, r.row(e, now))
 		}
 	}
-	slices.SortFunc(out, func(a, b InForce) int { return a.Ban.Prefix.Compare(b.Ban.Prefix) })
-	return out
+	return out, r.counters()
 }
 
 // Relist tells the ledger once more of everybody that it has been told of: it has

@@ -121,7 +121,7 @@ func TestNobodyTakesTheBan(t *testing.T) {
 	v.Scope = judge.TCPOnly
 	var got Outcome
 	o, deferred := answer(r, v, false, func(o Outcome) { got = o })
-	if !deferred || o.Blocked || len(o.Actions) > 0 || rough.n > 0 || r.Dropped(v.Sighting.Src, judge.Nothing, judge.TCPOnly, v.Sighting.Time+1) {
+	if !deferred || o.Blocked || len(o.Actions) > 0 || rough.n > 0 || r.Dropped(v.Sighting.Src, judge.Nothing, judge.E1, judge.TCPOnly, v.Sighting.Time+1) {
 		t.Fatalf("%+v, deferred %v, asked %d times", o, deferred, rough.n)
 	}
 	if q.finish(0); !got.Blocked {
@@ -208,7 +208,7 @@ func TestDryRun(t *testing.T) {
 		if o, _ := answer(r, v, false, never(t)); o.Blocked || o.Already || len(o.Actions) != 0 || dry.n != 1 {
 			t.Errorf("second hit: %+v, asked %d times", o, dry.n)
 		}
-		if r.Dropped(v.Sighting.Src, judge.Nothing, judge.TCPOnly, v.Sighting.Time+1) || r.Count() != 0 || r.Stats().Bans != 0 || !slices.Equal(names(r), []string{"dryrun"}) {
+		if r.Dropped(v.Sighting.Src, judge.Nothing, judge.E1, judge.TCPOnly, v.Sighting.Time+1) || r.Count() != 0 || r.Stats().Bans != 0 || !slices.Equal(names(r), []string{"dryrun"}) {
 			t.Errorf("%d in force, %+v, listed %v", r.Count(), r.Stats(), names(r))
 		}
 		time.Sleep(11 * time.Minute)
@@ -454,7 +454,7 @@ func TestAllAtOnce(t *testing.T) {
 	each(300, func(i int) { r.SetSteps(nil, Plan{}) })
 	each(1000, func(i int) { r.Unban(ctx, addr(2*i)) })
 	each(1000, func(i int) { r.Relax(ctx, []netip.Addr{addr(i * 3)}) })
-	each(1000, func(i int) { r.Dropped(addr(i), judge.Nothing, judge.TCPOnly, time.Now().UnixNano()) })
+	each(1000, func(i int) { r.Dropped(addr(i), judge.Nothing, judge.E1, judge.TCPOnly, time.Now().UnixNano()) })
 	each(100, func(int) { r.List(); r.Count(); r.Stats(); r.Plan() })
 	wg.Wait()
 	r.Commit(ctx)

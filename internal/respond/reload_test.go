@@ -24,7 +24,7 @@ func TestSetMethods(t *testing.T) {
 			answer(r, v, false, never(t))
 		}
 		r.SetMethods([]Method{next})
-		if !r.Dropped(one.Sighting.Src, judge.Nothing, judge.TCPOnly, time.Now().UnixNano()+1) || len(r.List()) != 3 {
+		if !r.Dropped(one.Sighting.Src, judge.Nothing, judge.E1, judge.TCPOnly, time.Now().UnixNano()+1) || len(r.List()) != 3 {
 			t.Errorf("bans were lost: %v", r.List())
 		}
 		if o, _ := answer(r, one, false, never(t)); !o.Already || len(next.held()) != 0 {

@@ -26,7 +26,7 @@ type Ban struct {
 	Kind     string // detect.Kind in words
 }
 
-// Method enforces bans natively (nft, route, ipset, dryrun; later xdp). Calls come
+// Method enforces bans natively (nft, xdp, route, ipset, dryrun). Calls come
 // from one goroutine at a time. BanAll puts all of them in force or none; on an
 // existing ban it replaces it (length, strength, scope). Unban of a missing ban
 // is no error.
@@ -51,6 +51,13 @@ type Method interface {
 // Stopper is a Method that stops something else than what b.Strength says. It
 // tells what, as in "nftables for 10m0s (new connections; unverified)".
 type Stopper interface{ Stops(b *Ban) string }
+
+// Counter is a Method that counts what each ban has dropped. Counts may be called
+// at any time. Alive: the address has answered a challenge of ours with a RST, so
+// somebody has it. ok is false for what the method does not hold.
+type Counter interface {
+	Counts(p netip.Prefix) (dropped uint64, alive, ok bool)
+}
 
 // method is a Method as the Responder keeps it. Entries of the book point to it,
 // so it lasts as long as the last of them: in use, or retired.

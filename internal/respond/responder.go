@@ -107,7 +107,7 @@ func (r *Responder) Answer(v *judge.Verdict, kernelSays bool, later func(Outcome
 	defer r.mu.Unlock()
 
 	e := r.book.find(v.Sighting.Src)
-	covered := e != nil && e.covers(v.Strength, v.Scope, now)
+	covered := e != nil && e.covers(v.Strength, v.Evidence, v.Scope, now)
 	idle := covered && !e.enforced() // a dry run
 	if covered && !idle {
 		if kernelSays {
@@ -202,13 +202,13 @@ func (r *Responder) ban(v *judge.Verdict, now time.Time) Ban {
 // Dropped reports whether a packet of src that was captured at time t (unix
 // nanoseconds) ran into a native ban that was decided before it: such packets
 // are counted, not itemised. A dry run drops none. News is how hard the sighting
-// may be answered where it says more than the ban knew: a weaker ban does not
-// swallow it.
-func (r *Responder) Dropped(src netip.Addr, news judge.Strength, scope judge.Scope, t int64) bool {
+// may be answered, and on what evidence, where it says more than the ban knew: a
+// weaker ban does not swallow it.
+func (r *Responder) Dropped(src netip.Addr, news judge.Strength, evidence judge.Evidence, scope judge.Scope, t int64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e := r.book.find(src)
-	return e != nil && e.unreported == nil && t > e.decided && e.covers(news, scope, time.Now()) && e.enforced()
+	return e != nil && e.unreported == nil && t > e.decided && e.covers(news, evidence, scope, time.Now()) && e.enforced()
 }
 
 // Bans is how often a has been banned; for judge.History.

@@ -126,7 +126,7 @@ func TestNativeBanBeginsAndEnds(t *testing.T) {
 			t.Errorf("second hit: %+v after %d calls of the method", o, m.n)
 		}
 		src := v.Sighting.Src
-		if r.Dropped(src, judge.Nothing, judge.TCPOnly, v.Sighting.Time) || !r.Dropped(src, judge.Nothing, judge.TCPOnly, v.Sighting.Time+1) {
+		if r.Dropped(src, judge.Nothing, judge.E1, judge.TCPOnly, v.Sighting.Time) || !r.Dropped(src, judge.Nothing, judge.E1, judge.TCPOnly, v.Sighting.Time+1) {
 			t.Error("the deciding packet is itemised, the next runs into the ban")
 		}
 		if len(r.List()) != 1 {
@@ -134,7 +134,7 @@ func TestNativeBanBeginsAndEnds(t *testing.T) {
 		}
 		time.Sleep(10*time.Minute + time.Second)
 		synctest.Wait()
-		if len(r.List()) != 0 || r.Dropped(src, judge.Nothing, judge.TCPOnly, time.Now().UnixNano()) || len(l.ended) != 1 {
+		if len(r.List()) != 0 || r.Dropped(src, judge.Nothing, judge.E1, judge.TCPOnly, time.Now().UnixNano()) || len(l.ended) != 1 {
 			t.Errorf("after its time: %+v, ended %v", r.List(), l.ended)
 		}
 		if n := r.Bans(src); n != 1 {
@@ -170,12 +170,12 @@ func TestProtocolBanLeavesTheOtherAlone(t *testing.T) {
 	v := verdict(scanner, judge.Soft, config.BlockCommand)
 	v.Scope = judge.TCPOnly
 	answer(r, v, false, never(t))
-	if t0 := v.Sighting.Time + 1; !r.Dropped(v.Sighting.Src, judge.Nothing, judge.TCPOnly, t0) || r.Dropped(v.Sighting.Src, judge.Nothing, judge.UDPOnly, t0) {
+	if t0 := v.Sighting.Time + 1; !r.Dropped(v.Sighting.Src, judge.Nothing, judge.E1, judge.TCPOnly, t0) || r.Dropped(v.Sighting.Src, judge.Nothing, judge.E1, judge.UDPOnly, t0) {
 		t.Error("a ban of TCP covers TCP and nothing else")
 	}
 	v.Scope = judge.UDPOnly
 	answer(r, v, false, never(t))
-	if b := m.bans[v.Prefix]; b.Scope != judge.AllProtocols || !r.Dropped(v.Sighting.Src, judge.Nothing, judge.TCPOnly, v.Sighting.Time+1) {
+	if b := m.bans[v.Prefix]; b.Scope != judge.AllProtocols || !r.Dropped(v.Sighting.Src, judge.Nothing, judge.E1, judge.TCPOnly, v.Sighting.Time+1) {
 		t.Errorf("first TCP, then UDP: the ban covers %v", b.Scope)
 	}
 }
@@ -186,7 +186,7 @@ func TestKernelReportFirst(t *testing.T) {
 	r := New([]Method{m}, nil, Plan{}, &ledger{})
 	v := verdict(scanner, judge.Soft, config.BlockBan)
 	answer(r, v, true, never(t))
-	if r.Dropped(v.Sighting.Src, judge.Nothing, judge.TCPOnly, v.Sighting.Time+1) {
+	if r.Dropped(v.Sighting.Src, judge.Nothing, judge.E1, judge.TCPOnly, v.Sighting.Time+1) {
 		t.Error("the sighting of the packet that the kernel reported would be swallowed")
 	}
 	o, _ := answer(r, v, false, never(t))

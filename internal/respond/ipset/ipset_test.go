@@ -180,7 +180,7 @@ func TestNoRuleNoClaim(t *testing.T) {
 		o, _ = r.Answer(&v, false, nil)
 		r.Commit(t.Context())
 		o.Settle()
-		return o, r.Dropped(banlab.Near4, judge.Nothing, judge.TCPOnly, v.Sighting.Time+1)
+		return o, r.Dropped(banlab.Near4, judge.Nothing, judge.E1, judge.TCPOnly, v.Sighting.Time+1)
 	}
 	if o, dropped := hit(); o.Blocked || len(o.Actions) > 0 || dropped || len(led.began) > 0 || len(r.List()) > 0 {
 		t.Errorf("no rule: %+v, dropped %v, %v", o, dropped, r.List())
