@@ -14,25 +14,29 @@ import (
 type watching struct {
 	mu    sync.Mutex
 	links []host.Link
-	begun bool // something was said about it
-	said  bool // the ready line
+	how   map[int32]watched // by index
+	begun bool              // something was said about it
+	said  bool              // the ready line
 }
+
+// watched is how an interface is watched, and why not in a better way.
+type watched struct{ how, why string }
 
 // watch points the capture at the interfaces to watch as of now, and says what
 // changed.
 func (d *daemon) watch() {
 	c := d.conf.Load()
 	links, left, missing := host.Watched(d.facts.watcher.Snapshot(), c.Interfaces, d.o.Loopback)
-	index := make([]int32, len(links))
-	watched := make(map[int32]bool, len(links))
-	for i, l := range links {
-		index[i], watched[l.Index] = l.Index, true
-	}
-	d.facts.watched.Store(&watched)
-	packets := d.packets.Load()
-	if packets == nil {
+	below := d.sensing(c) || d.packets.Load() != nil
+	if !below {
+		d.facts.watched.Store(new(map[int32]bool))
+		if d.dropping(c) {
+			d.useXDP(c, links)
+		}
 		links, left, missing = nil, nil, nil // trap sockets take from all of them
-	} else if err := packets.ring.SetInterfaces(index); err != nil {
+	}
+	how, err := d.pointAt(c, links)
+	if err != nil {
 		d.problems.set("interfaces", fmt.Sprintf("the interfaces watched are the old ones: %v", err))
 		return
 	}
@@ -46,17 +50,17 @@ func (d *daemon) watch() {
 	w := &d.watching
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	before := names(w.links)
-	w.links = links
+	before := describe(w.links, w.how)
+	w.links, w.how = links, how
 	sockets := d.sockets.Load()
-	nothing := packets != nil && len(links) == 0
+	nothing := below && len(links) == 0
 	d.problems.quiet("watching", nothing, "nothing is watched: no interface is up and holds an address")
-	now := names(links)
+	now := describe(links, how)
 	switch {
 	case nothing && (before != "" || !w.begun):
 		d.say("watching nothing: no interface is up and holds an address; one that appears will be watched")
 	case before != now || sockets != nil && !w.begun:
-		d.say(d.watchWords(c, links))
+		d.say(d.watchWords(c, now))
 	}
 	if (!nothing || sockets != nil) && !w.said {
 		w.said = true
@@ -74,10 +78,10 @@ func (d *daemon) watch() {
 }
 
 // watchWords says what is watched and how.
-func (d *daemon) watchWords(c *config.Config, links []host.Link) string {
+func (d *daemon) watchWords(c *config.Config, links string) string {
 	var parts []string
-	if len(links) > 0 {
-		parts = append(parts, describe(links))
+	if links != "" {
+		parts = append(parts, links)
 	}
 	if s := d.sockets.Load(); s != nil {
 		parts = append(parts, "trap sockets ("+s.traps.Method()+")")
@@ -93,19 +97,10 @@ func (d *daemon) sayRest(left []host.LeftLink) {
 	d.say("answer: " + d.answerWords(d.conf.Load()))
 }
 
-func names(links []host.Link) string {
-	var b strings.Builder
-	for _, l := range links {
-		b.WriteString(l.Name)
-		b.WriteByte(' ')
-	}
-	return b.String()
-}
-
-func describe(links []host.Link) string {
+func describe(links []host.Link, how map[int32]watched) string {
 	out := make([]string, len(links))
 	for i, l := range links {
-		out[i] = l.Name + " (AF_PACKET)"
+		out[i] = l.Name + " (" + how[l.Index].how + ")"
 	}
 	return strings.Join(out, ", ")
 }
@@ -154,18 +149,11 @@ func (d *daemon) watched() []view.Watched {
 	defer d.watching.mu.Unlock()
 	out := make([]view.Watched, 0, len(d.watching.links)+1)
 	for _, l := range d.watching.links {
-		out = append(out, view.Watched{Interface: l.Name, How: "AF_PACKET", Why: captureWhy(d.conf.Load().Capture)})
+		h := d.watching.how[l.Index]
+		out = append(out, view.Watched{Interface: l.Name, How: h.how, Why: h.why})
 	}
 	if s := d.sockets.Load(); s != nil {
 		out = append(out, view.Watched{Interface: "trap sockets", How: s.traps.Method()})
 	}
 	return out
-}
-
-// captureWhy says why it is not something better.
-func captureWhy(m config.CaptureMethod) string {
-	if m == config.CaptureXDP {
-		return "CAPTURE=xdp: this version has no XDP program"
-	}
-	return ""
 }

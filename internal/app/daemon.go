@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"portsentry/internal/config"
+	"portsentry/internal/detect"
 	"portsentry/internal/host"
 	"portsentry/internal/proc"
 	"portsentry/internal/respond"
@@ -38,7 +39,9 @@ type daemon struct {
 	ignore ignoreFiles
 	files  *host.FileWatch // files that people edit
 
-	packets atomic.Pointer[packetPath] // nil: no protocol is watched below the sockets
+	queue   chan detect.Sighting       // between the packet path and the decider
+	sensor  atomic.Pointer[sensor]     // nil: no XDP
+	packets atomic.Pointer[packetPath] // nil: AF_PACKET is not needed
 	sockets atomic.Pointer[socketPath] // nil: none is watched by trap sockets
 	decider *decider
 
@@ -75,7 +78,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		// another one for it costs more than the decision.
 		runtime.GOMAXPROCS(workers())
 	}
-	d := &daemon{o: o, started: time.Now(), hangup: make(chan os.Signal, 1), joins: make(chan joining), stopping: make(chan struct{}), onTerminal: isTerminal()}
+	d := &daemon{o: o, started: time.Now(), queue: make(chan detect.Sighting, queueLen), hangup: make(chan os.Signal, 1), joins: make(chan joining), stopping: make(chan struct{}), onTerminal: isTerminal()}
 	signal.Notify(d.hangup, syscall.SIGHUP)
 	defer signal.Stop(d.hangup)
 	c, from, err := o.load()
@@ -109,6 +112,9 @@ func Run(ctx context.Context, o Options) (err error) {
 // capabilities are those that are needed from here on.
 func (d *daemon) capabilities() []proc.Capability {
 	keep := []proc.Capability{proc.NetAdmin, proc.NetRaw, proc.SysPtrace, proc.DACOverride}
+	if d.sensor.Load() != nil {
+		keep = append(keep, proc.BPF) // interfaces that appear later
+	}
 	if accepts(d.conf.Load().Modes) || d.o.Dialect == config.Dialect1x {
 		// For trap ports that a reload adds, or a second start with a flag of 1.x.
 		keep = append(keep, proc.BPF, proc.NetBindService)
@@ -145,6 +151,9 @@ func (d *daemon) run(ctx context.Context) error {
 	if s := d.sockets.Load(); s != nil {
 		d.runSockets(s)
 	}
+	if s := d.sensor.Load(); s != nil {
+		d.runSensor(s)
+	}
 	if p := d.packets.Load(); p != nil {
 		d.runPackets(p)
 	}
@@ -165,7 +174,7 @@ func (d *daemon) run(ctx context.Context) error {
 	d.notify("STOPPING=1")
 	err := capturing.stop()
 	close(d.decider.last)
-	err = errors.Join(err, decide.drain(), d.closeTable(), base.stop(), d.stopHelper())
+	err = errors.Join(err, decide.drain(), d.closeSensor(), d.closeTable(), base.stop(), d.stopHelper())
 	d.record.close()
 	d.log.Stopping()
 	return err
@@ -203,6 +212,8 @@ func (d *daemon) keepHouse(ctx context.Context) error {
 			j.reply <- d.takeIn(ctx, &j)
 		case <-d.facts.watcher.Changed():
 			d.follow(ctx)
+		case <-d.natChanged():
+			d.follow(ctx)
 		case c := <-d.peers.Changes():
 			d.peersChanged(ctx, c)
 		case <-d.files.Changed():
@@ -225,8 +236,9 @@ func (d *daemon) keepHouse(ctx context.Context) error {
 // follow brings the capture, the judge, the firewall and the bans in line with
 // the machine as it is now.
 func (d *daemon) follow(ctx context.Context) {
-	d.watch()
 	trust := d.facts.trust(d.ignore.prefixes())
+	d.tellSensor(d.conf.Load(), trust.Prefixes()) // first: then it looks at packets of more interfaces
+	d.watch()
 	d.decider.set(func() { d.decider.judge.SetTrust(trust) })
 	d.liftSpared(ctx, trust)
 	if t := d.table.Load(); t != nil {
@@ -243,10 +255,11 @@ func (d *daemon) follow(ctx context.Context) {
 // ports back.
 func (d *daemon) peersChanged(ctx context.Context, c host.PeerChange) {
 	var err error
-	t := d.table.Load()
-	if t != nil {
-		err = t.RemovePeers(c.Removed)
-		err = errors.Join(err, t.AddPeers(c.Added))
+	if s := d.sensor.Load(); s != nil {
+		err = errors.Join(s.peers.Remove(c.Removed), s.peers.Add(c.Added))
+	}
+	if t := d.table.Load(); t != nil {
+		err = errors.Join(err, t.RemovePeers(c.Removed), t.AddPeers(c.Added))
 	}
 	said := ""
 	if err = errors.Join(err, d.responder.Relax(ctx, c.Added)); err != nil {

@@ -69,7 +69,7 @@ func (d *decider) run(ctx context.Context) error {
 			d.hit(ctx, &s)
 			d.more(ctx)
 		case s := <-d.queue:
-			d.sighting(&s)
+			d.sighting(ctx, &s)
 			d.more(ctx)
 		case <-d.last:
 			for len(d.queue)+len(d.hits) > 0 {
@@ -109,7 +109,7 @@ func (d *decider) more(ctx context.Context) {
 		}
 		select {
 		case s := <-d.queue:
-			d.sighting(&s)
+			d.sighting(ctx, &s)
 			continue
 		default:
 		}
@@ -128,23 +128,29 @@ func (d *decider) more(ctx context.Context) {
 }
 
 // sighting decides and answers one sighting of the capture.
-func (d *decider) sighting(s *detect.Sighting) {
+func (d *decider) sighting(ctx context.Context, s *detect.Sighting) {
 	scope := judge.TCPOnly
 	if s.Proto == decode.ProtoUDP {
 		scope = judge.UDPOnly
 	}
-	// Proof from several traps is news even of somebody who is banned already,
-	// until he is banned for that.
-	news := judge.Nothing
-	if s.Several {
-		news = judge.Full
+	// Proof is news even of somebody who is banned already, until he is banned for
+	// that.
+	news, evidence := judge.Nothing, judge.E1
+	switch {
+	case s.Several:
+		news, evidence = judge.Full, judge.E2
+	case s.Verified:
+		news, evidence = judge.Soft, judge.E2
 	}
-	if d.responder.Dropped(s.Src, news, scope, s.Time) {
+	if d.responder.Dropped(s.Src, news, evidence, scope, s.Time) {
 		d.dropped.Add(1)
 		return
 	}
 	rec := store.Record{Verdict: d.decide(s)}
 	v := &rec.Verdict
+	if s.Held {
+		d.settle(ctx, v)
+	}
 	switch {
 	case v.Spared == judge.Martian:
 		d.martians.Add(1)
@@ -185,15 +191,24 @@ func (d *decider) answer(rec store.Record) {
 // back. The sighting itself is recorded when the capture delivers it.
 func (d *decider) hit(ctx context.Context, s *detect.Sighting) {
 	v := d.decide(s)
-	if v.Strength == judge.Nothing {
-		d.revoked.Add(1)
-		d.revoke(ctx, s.Src)
+	if !d.settle(ctx, &v) {
 		return
 	}
 	d.responder.Answer(&v, true, func(o respond.Outcome) {
 		d.record.actions(v.Sighting.Src, o.Actions)
 	})
+}
+
+// settle counts what becomes of a provisional ban, and takes it back where the
+// verdict has none.
+func (d *decider) settle(ctx context.Context, v *judge.Verdict) (confirmed bool) {
+	if v.Strength == judge.Nothing {
+		d.revoked.Add(1)
+		d.revoke(ctx, v.Sighting.Src)
+		return false
+	}
 	d.confirmed.Add(1)
+	return true
 }
 
 // decide asks the judge, with the connections of this moment when a ban hangs

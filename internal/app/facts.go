@@ -59,12 +59,13 @@ type asHost struct {
 	facts  *facts
 	lookup *host.Lookup
 	q      host.Question
+	told   bool // of this packet the kernel has said that it is for us and nobody takes it
 }
 
 // Own is for detect.Host. No packet from outside gets to a loopback address (RFC
 // 1122 section 3.2.1.3, RFC 4291 section 2.5.3), and loopback is not watched.
 func (h *asHost) Own(a netip.Addr) bool {
-	return !a.IsLoopback() && h.facts.watcher.Snapshot().IsOwn(a)
+	return h.told || !a.IsLoopback() && h.facts.watcher.Snapshot().IsOwn(a)
 }
 
 // Ephemeral is for detect.Host.
@@ -75,6 +76,9 @@ func (h *asHost) Ephemeral(port uint16) bool {
 
 // Use is for detect.Host.
 func (h *asHost) Use(p *decode.Probe, bareSYN bool) detect.Use {
+	if h.told {
+		return detect.Free
+	}
 	h.q = host.Question{
 		Time: p.Time, Proto: p.Proto, IfIndex: p.IfIndex, AnyPeer: bareSYN,
 		Src: netip.AddrPortFrom(p.Src, p.SrcPort), Dst: netip.AddrPortFrom(p.Dst, p.DstPort),

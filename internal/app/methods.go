@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -24,12 +25,17 @@ type otherMethods struct {
 	dry    *dryrun.Method
 }
 
-// wants reports whether c bans natively by m. "auto" is nftables.
-func wants(c *config.Config, m config.Method) bool {
+// wants reports whether c bans natively by m. "auto" is XDP and nftables, and
+// where there is no XDP, nftables takes its place.
+func (d *daemon) wants(c *config.Config, m config.Method) bool {
 	if !blocks(c) {
 		return false
 	}
-	return slices.Contains(c.BlockMethods, m) || m == config.MethodNftables && slices.Contains(c.BlockMethods, config.MethodAuto)
+	named := func(m config.Method) bool { return slices.Contains(c.BlockMethods, m) }
+	if m == config.MethodNftables {
+		return named(m) || named(config.MethodAuto) || named(config.MethodXDP) && d.sensor.Load() == nil
+	}
+	return named(m)
 }
 
 // provisional is how long a ban of the kernel's own lasts that nobody confirms.
@@ -55,7 +61,7 @@ func (d *daemon) setTable(ctx context.Context, c *config.Config) error {
 	if t != nil {
 		return t.Reconfigure(ctx, o)
 	}
-	if !wants(c, config.MethodNftables) && !nft.Present() {
+	if !d.wants(c, config.MethodNftables) && !nft.Present() {
 		return nil
 	}
 	t, err := nft.Open(o)
@@ -89,7 +95,7 @@ func (d *daemon) tableOptions(c *config.Config) nft.Options {
 		Spare:       d.facts.latest.Load().Prefixes(),
 		Peers:       d.peers.List(),
 	}
-	if !wants(c, config.MethodNftables) {
+	if !d.wants(c, config.MethodNftables) {
 		o.BlockTCP, o.BlockUDP = config.BlockNone, config.BlockNone
 	}
 	return o
@@ -104,17 +110,17 @@ func (d *daemon) openOthers(c *config.Config) (err error) {
 		switch {
 		case err == nil:
 			d.onStop(o.routes.Close)
-		case wants(c, config.MethodRoute):
+		case d.wants(c, config.MethodRoute):
 			return fmt.Errorf("BLOCK_METHOD: %w", err)
 		}
 	}
-	if wants(c, config.MethodIPSet) && o.sets == nil {
+	if d.wants(c, config.MethodIPSet) && o.sets == nil {
 		if o.sets, err = ipset.Open(); err != nil {
 			return fmt.Errorf("BLOCK_METHOD: %w", err)
 		}
 		d.onStop(o.sets.Close)
 	}
-	if wants(c, config.MethodDryRun) && o.dry == nil {
+	if d.wants(c, config.MethodDryRun) && o.dry == nil {
 		o.dry = dryrun.New()
 	}
 	return nil
@@ -123,6 +129,9 @@ func (d *daemon) openOthers(c *config.Config) (err error) {
 // outliving are the methods that may hold bans of an earlier run.
 func (d *daemon) outliving() []existing {
 	var out []existing
+	if s := d.sensor.Load(); s != nil {
+		out = append(out, s.method)
+	}
 	if t := d.table.Load(); t != nil {
 		out = append(out, t)
 	}
@@ -138,7 +147,7 @@ func (d *daemon) outliving() []existing {
 // sayRules says which rules the owner's firewall lacks.
 func (d *daemon) sayRules(c *config.Config) {
 	said := ""
-	if wants(c, config.MethodIPSet) {
+	if d.wants(c, config.MethodIPSet) {
 		v4, v6, err := d.others.sets.Referenced()
 		rules := d.others.sets.Rules()
 		switch {
@@ -158,16 +167,19 @@ func (d *daemon) sayRules(c *config.Config) {
 // methods are those that new bans are made with, the best first.
 func (d *daemon) methods(c *config.Config) []respond.Method {
 	var out []respond.Method
-	if t := d.table.Load(); t != nil && wants(c, config.MethodNftables) {
+	if d.dropping(c) {
+		out = append(out, d.sensor.Load().method)
+	}
+	if t := d.table.Load(); t != nil && d.wants(c, config.MethodNftables) {
 		out = append(out, t)
 	}
-	if wants(c, config.MethodIPSet) {
+	if d.wants(c, config.MethodIPSet) {
 		out = append(out, d.others.sets)
 	}
-	if wants(c, config.MethodRoute) {
+	if d.wants(c, config.MethodRoute) {
 		out = append(out, d.others.routes)
 	}
-	if wants(c, config.MethodDryRun) {
+	if d.wants(c, config.MethodDryRun) {
 		out = append(out, d.others.dry)
 	}
 	return out
@@ -175,15 +187,22 @@ func (d *daemon) methods(c *config.Config) []respond.Method {
 
 // revoke takes a provisional ban of the kernel's own back.
 func (d *daemon) revoke(ctx context.Context, a netip.Addr) {
-	t := d.table.Load()
-	if t == nil {
-		return
-	}
 	said := ""
-	if err := t.Revoke(ctx, a); err != nil {
+	if err := d.takeBack(ctx, a); err != nil {
 		said = fmt.Sprintf("a provisional ban could not be taken back (it ends within 10 s): %v", err)
 	}
 	d.problems.set("revoke", said)
+}
+
+func (d *daemon) takeBack(ctx context.Context, a netip.Addr) error {
+	var err error
+	if s := d.sensor.Load(); s != nil {
+		err = s.method.Revoke(ctx, a)
+	}
+	if t := d.table.Load(); t != nil {
+		err = errors.Join(err, t.Revoke(ctx, a))
+	}
+	return err
 }
 
 // hearTable hears what the table has to say, as long as packets come in.

@@ -39,9 +39,6 @@ func (d *daemon) open() error {
 	if d.peers, err = host.NewPeers(); err != nil {
 		return fmt.Errorf("who is connected: %w", err)
 	}
-	if c.Capture == config.CaptureXDP {
-		d.problems.set("capture", "CAPTURE=xdp: this version has no XDP program; AF_PACKET is used")
-	}
 	d.setIgnore(c)
 	d.record = newRecorder(d.log, &d.problems)
 	d.openNames(c)
@@ -51,6 +48,9 @@ func (d *daemon) open() error {
 		return err
 	}
 	trust := d.facts.trust(d.ignore.prefixes())
+	if err := d.openSensor(c); err != nil {
+		return err
+	}
 	if err := d.openMethods(c); err != nil {
 		return err
 	}
@@ -58,6 +58,9 @@ func (d *daemon) open() error {
 	d.openDecider(c, trust)
 	d.restore(c, listed)
 	d.sayRules(c)
+	if err := d.setSensor(c); err != nil { // once more: there is a table now
+		return err
+	}
 	if err := d.setPackets(c); err != nil {
 		return err
 	}
@@ -82,7 +85,7 @@ func (d *daemon) openResponder(c *config.Config) {
 
 func (d *daemon) openDecider(c *config.Config, trust *judge.Trust) {
 	d.decider = &decider{
-		queue:     make(chan detect.Sighting, queueLen),
+		queue:     d.queue,
 		hits:      make(chan detect.Sighting, 1024),
 		do:        make(chan func()),
 		last:      make(chan struct{}),

@@ -19,6 +19,7 @@ type pipeline struct {
 	decoder  decode.Decoder
 	detector *detect.Detector
 	facts    *facts
+	host     *asHost
 	out      chan<- detect.Sighting
 
 	probe    decode.Probe
@@ -26,6 +27,7 @@ type pipeline struct {
 
 	undecoded atomic.Uint64 // frames that were no packet we understand
 	lost      atomic.Uint64 // sightings for which the queue had no room
+	shown     atomic.Uint64 // sightings that stand for probes which the kernel only counted
 }
 
 // handle is the capture.Handler of the worker.
@@ -41,9 +43,36 @@ func (p *pipeline) handle(f *capture.Frame) {
 		p.undecoded.Add(1)
 		return
 	}
+	p.host.told = false
+	if p.detector.Observe(&p.probe, &p.sighting) {
+		p.send()
+	}
+}
+
+// event is the capture.EventHandler of the worker: the kernel has read the packet,
+// and looked who is there.
+func (p *pipeline) event(e *capture.Event) {
+	if e.Kind == capture.EventLiving {
+		return // the program has noted it with the ban
+	}
+	if e.VLANs > 0 && !e.Held && p.facts.seenElsewhere(e.IfIndex, e.VLAN[0]) {
+		return
+	}
+	p.probe.FromEvent(e)
+	p.probe.Times = e.Times
+	p.host.told = e.Kind != capture.EventQuestion
 	if !p.detector.Observe(&p.probe, &p.sighting) {
 		return
 	}
+	p.sighting.Held, p.sighting.Peer = e.Held, e.Peer
+	if e.Kind == capture.EventCounted {
+		p.shown.Add(1)
+	}
+	p.send()
+}
+
+// send hands the sighting to the decider.
+func (p *pipeline) send() {
 	select {
 	case p.out <- p.sighting:
 		return

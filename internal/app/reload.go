@@ -59,6 +59,7 @@ func (d *daemon) apply(ctx context.Context, next *config.Config) error {
 	for _, s := range []swap{
 		{func() error { return d.openOthers(next) }, func() error { return nil }},
 		{func() error { return d.setTable(ctx, next) }, func() error { return d.setTable(ctx, old) }},
+		{func() error { return d.setSensor(next) }, func() error { return d.setSensor(old) }},
 		{func() error { return d.setPackets(next) }, func() error { return d.setPackets(old) }},
 		{func() error { return d.setSockets(next) }, func() error { return d.setSockets(old) }},
 		{func() error { return d.reloadHelper(ctx) }, func() error { return nil }},

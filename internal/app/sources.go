@@ -40,25 +40,27 @@ func (d *daemon) setPackets(c *config.Config) error {
 		}
 		return p.ring.SetPorts(ports.tcp, ports.udp)
 	}
-	if !looksAtPackets(c.Modes) {
-		return nil
+	if !looksAtPackets(c.Modes) || d.sensing(c) {
+		return nil // or until an interface wants it
 	}
+	return d.openRing(c)
+}
+
+// openRing opens the packet ring.
+func (d *daemon) openRing(c *config.Config) error {
+	ports := portsOf(c).packets
 	ring, err := afpacket.Open(afpacket.Config{TCP: ports.tcp, UDP: ports.udp, Workers: workers(), RingBytes: 8 << 20})
 	if err != nil {
 		return fmt.Errorf("capture: %w", err)
 	}
 	p := &packetPath{ring: ring}
 	for range ring.Workers() {
-		lookup, err := host.NewLookup()
+		one, err := d.newPipeline(c)
 		if err != nil {
 			ring.Close()
-			return fmt.Errorf("who listens: %w", err)
+			return err
 		}
-		d.problems.set("lookup", lookup.Fallback())
-		p.pipelines = append(p.pipelines, &pipeline{
-			facts: d.facts, out: d.decider.queue,
-			detector: detect.New(detect.Options{Rules: rules, Host: &asHost{facts: d.facts, lookup: lookup}}),
-		})
+		p.pipelines = append(p.pipelines, one)
 	}
 	d.onStop(ring.Close)
 	d.packets.Store(p)
@@ -66,6 +68,20 @@ func (d *daemon) setPackets(c *config.Config) error {
 		d.runPackets(p)
 	}
 	return nil
+}
+
+// newPipeline makes the packet path of one worker.
+func (d *daemon) newPipeline(c *config.Config) (*pipeline, error) {
+	lookup, err := host.NewLookup()
+	if err != nil {
+		return nil, fmt.Errorf("who listens: %w", err)
+	}
+	d.problems.set("lookup", lookup.Fallback())
+	rules, _ := d.rules(c)
+	h := &asHost{facts: d.facts, lookup: lookup}
+	return &pipeline{
+		facts: d.facts, host: h, out: d.queue, detector: detect.New(detect.Options{Rules: rules, Host: h}),
+	}, nil
 }
 
 func (d *daemon) runPackets(p *packetPath) {

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"portsentry/internal/bpf"
 	"portsentry/internal/capture/listen"
 	"portsentry/internal/config"
 	"portsentry/internal/detect"
@@ -50,17 +51,34 @@ func (d *daemon) counters() []view.Counter {
 	var frames, ringLost, other uint64
 	var det detect.Stats
 	var undecoded, queueLost, fragLost uint64
-	if path := d.packets.Load(); path != nil {
-		for i, w := range path.ring.Workers() {
-			s, p := w.Stats(), path.pipelines[i]
-			frames += s.Frames
-			ringLost += s.Dropped
-			other += s.Other
+	pipes := func(all []*pipeline) {
+		for _, p := range all {
 			det.Add(p.detector.Stats())
 			undecoded += p.undecoded.Load()
 			queueLost += p.lost.Load()
 			fragLost += p.decoder.Stats().Evicted
 		}
+	}
+	if path := d.packets.Load(); path != nil {
+		for _, w := range path.ring.Workers() {
+			s := w.Stats()
+			frames += s.Frames
+			ringLost += s.Dropped
+			other += s.Other
+		}
+		pipes(path.pipelines)
+	}
+	kernel, shown := d.tally()
+	if x := d.sensor.Load(); x != nil {
+		for _, w := range x.source.Workers() {
+			s := w.Stats()
+			frames += s.Events + s.Frames
+		}
+		pipes(x.pipelines)
+		det.Served += kernel.Served
+		det.Replies += kernel.Replies
+		det.Noise += kernel.Noise
+		det.BadChecksum += kernel.Bad
 	}
 	if s := d.sockets.Load(); s != nil {
 		det.Add(s.contacts.detector.Stats())
@@ -68,6 +86,8 @@ func (d *daemon) counters() []view.Counter {
 	}
 	count("frames_total", "frames that passed the capture filter", frames)
 	loss("ring_lost_total", "frames lost because the capture ring was full", ringLost)
+	loss("probes_counted_total", "probes that the kernel counted, by source, and did not itemise because the ring was full", kernel.Counted-min(shown, kernel.Counted))
+	loss("untold_total", "packets that the kernel left to be judged here, lost because the ring was full", kernel.Untold)
 	count("frames_unwatched_total", "frames from interfaces no longer watched", other)
 	count("undecoded_total", "frames that are no packet we understand", undecoded)
 	loss("fragments_lost_total", "datagrams in fragments given up for lack of room", fragLost)
@@ -92,8 +112,8 @@ func (d *daemon) counters() []view.Counter {
 	loss("bans_failed_total", "bans that a native method refused", r.NativeFailed)
 	loss("commands_refused_total", "commands not run because the queue was full", r.RefusedBusy)
 	loss("commands_failed_total", "commands that failed", r.StepsFailed)
-	if d.table.Load() != nil {
-		d.kernelCounters(count, loss)
+	if d.table.Load() != nil || d.sensor.Load() != nil {
+		d.kernelCounters(&kernel, count, loss)
 	}
 	d.sayRules(d.conf.Load())
 	if s := d.sockets.Load(); s != nil {
@@ -112,23 +132,53 @@ func (d *daemon) counters() []view.Counter {
 	return out
 }
 
-// kernelCounters adds what the firewall table counts.
-func (d *daemon) kernelCounters(count, loss func(string, string, uint64)) {
-	k, err := d.table.Load().Stats()
-	switch {
-	case !nft.Present():
-		d.problems.quiet("table", true, "somebody removed our firewall table (nft flush ruleset?): bans are not enforced until it has been made again")
-		return
-	case err != nil:
-		d.problems.set("table", fmt.Sprintf("the firewall table cannot be read: %v", err))
-		return
+// tally reads the counters of the XDP program. shown is how many sightings stand
+// for probes that it only counted.
+func (d *daemon) tally() (t bpf.Tally, shown uint64) {
+	s := d.sensor.Load()
+	if s == nil {
+		return t, 0
 	}
-	d.problems.set("table", "")
-	count("kernel_trap_hits_total", "packets that the kernel's trap rule dropped", k.TrapHits)
-	loss("kernel_overflow_total", "trap hits that found the kernel's provisional set full (dropped, and left to the daemon to ban)", k.Overflow)
-	count("kernel_dropped_soft_total", "packets dropped by soft bans", k.DroppedSoft)
-	count("kernel_dropped_limited_total", "packets dropped by limited bans", k.DroppedLimited)
-	count("kernel_dropped_full_total", "packets dropped by full bans", k.DroppedFull)
+	for _, p := range s.pipelines {
+		shown += p.shown.Load()
+	}
+	t, err := s.Tally()
+	said := ""
+	if err != nil {
+		said = fmt.Sprintf("the XDP program cannot be asked what it counted: %v", err)
+	}
+	d.problems.set("tally", said)
+	return t, shown
+}
+
+// kernelCounters adds what the firewall table and the XDP program count.
+func (d *daemon) kernelCounters(x *bpf.Tally, count, loss func(string, string, uint64)) {
+	var k nft.Stats
+	if t := d.table.Load(); t != nil {
+		var err error
+		k, err = t.Stats()
+		switch {
+		case !nft.Present():
+			d.problems.quiet("table", true, "somebody removed our firewall table (nft flush ruleset?): bans are not enforced until it has been made again")
+		case err != nil:
+			d.problems.set("table", fmt.Sprintf("the firewall table cannot be read: %v", err))
+		default:
+			d.problems.set("table", "")
+		}
+	}
+	count("kernel_trap_hits_total", "packets to traps that the kernel dropped by itself", k.TrapHits+x.Hits)
+	loss("kernel_overflow_total", "trap hits that found no room for a provisional ban (dropped, and left to the daemon to ban)", k.Overflow+x.HitsFull)
+	count("kernel_dropped_soft_total", "packets dropped by soft bans", k.DroppedSoft+x.DroppedSoft)
+	count("kernel_dropped_limited_total", "packets dropped by limited bans", k.DroppedLimited+x.DroppedLimited)
+	count("kernel_dropped_full_total", "packets dropped by full bans", k.DroppedFull+x.DroppedFull)
+	if d.conf.Load().VerifySource {
+		count("challenges_total", "SYN-ACKs sent to see who is there (VERIFY_SOURCE)", x.Challenged)
+		count("challenges_withheld_total", "of them, not sent: too many", x.Unchallenged)
+		count("verified_total", "handshakes completed", x.Verified)
+		count("bad_acks_total", "ACKs to traps that answered no challenge", x.BadAcks)
+		count("living_total", "sources that answered a challenge with a reset: the address is in use", x.Living)
+		count("resets_total", "resets sent to those who went on", x.Resets)
+	}
 	loss("kernel_reports_lost_total", "the kernel's reports of trap hits that got lost", k.Lost+d.decider.hitsLost.Load())
 	count("provisional_confirmed_total", "provisional bans confirmed", d.decider.confirmed.Load())
 	count("provisional_revoked_total", "provisional bans taken back", d.decider.revoked.Load())
@@ -146,10 +196,8 @@ func (d *daemon) Bans(context.Context) ([]view.Ban, error) {
 
 // Unban is for view.Backend.
 func (d *daemon) Unban(ctx context.Context, who view.Caller, a netip.Addr) ([]view.Ban, error) {
-	if t := d.table.Load(); t != nil {
-		if err := t.Revoke(ctx, a); err != nil {
-			return nil, fmt.Errorf("take back a provisional ban: %w", err)
-		}
+	if err := d.takeBack(ctx, a); err != nil {
+		return nil, fmt.Errorf("take back a provisional ban: %w", err)
 	}
 	lifted, err := d.responder.Unban(ctx, a)
 	out := make([]view.Ban, len(lifted))
@@ -179,6 +227,9 @@ func banRow(row respond.InForce) view.Ban {
 	}
 	if len(row.Lasting) > 0 {
 		v.Note = stays(row.Lasting)
+	}
+	if row.Counted {
+		v.Dropped, v.Alive = &row.Dropped, row.Alive
 	}
 	return v
 }

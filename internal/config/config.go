@@ -24,11 +24,12 @@ const (
 // Method is one of the values of BLOCK_METHOD.
 type Method string
 
-// Values of BLOCK_METHOD. nftables, route and ipset go together, the others
+// Values of BLOCK_METHOD. xdp, nftables, route and ipset go together, the others
 // stand alone. Absent means none, so that an old file does what it did.
 const (
 	MethodNone     Method = "none"
-	MethodAuto     Method = "auto" // the best native one there is
+	MethodAuto     Method = "auto" // xdp and nftables, as far as they are there
+	MethodXDP      Method = "xdp"  // the XDP program
 	MethodNftables Method = "nftables"
 	MethodRoute    Method = "route"  // a blackhole route
 	MethodIPSet    Method = "ipset"  // sets for iptables rules of the owner's
@@ -88,6 +89,7 @@ type Config struct {
 	KillRunCmd, KillRunCmdUndo           string
 	KillRunCmdFirst                      bool
 
+	VerifySource      bool          // challenge who probes a TCP trap
 	ScanTrigger       int           // fires from the Nth hit; 0 and 1 are the same
 	ScanTriggerWindow time.Duration // 0: for ever, within bounded memory
 	PortBanner        string

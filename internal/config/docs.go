@@ -87,7 +87,9 @@ The option -i takes the place of this key.`,
 	}, {
 		Key: "CAPTURE", Group: group, Since: "3.0", Values: "auto, xdp or afpacket",
 		Brief: "how packets are read",
-		Text:  `auto takes the best that this kernel offers. afpacket insists on a packet socket. xdp is not in this version yet: a packet socket is used, and status says so.`,
+		Text: `auto takes a program in the network driver (XDP) on every interface whose driver can run one, and a packet socket on the others. xdp has it run behind the driver where that cannot, which is slower. afpacket insists on a packet socket. An XDP program of somebody else's is left alone. status says which it is, and why.
+
+XDP needs Linux 5.18, and sees connections that are translated or masqueraded from Linux 6.1 on.`,
 	}}
 }
 

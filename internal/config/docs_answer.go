@@ -13,11 +13,13 @@ Before you set 1 or 2, put the addresses you administer this machine from into t
 		Brief: "what a scan of UDP ports is answered with",
 		Text:  `As BLOCK_TCP, for UDP.`,
 	}, {
-		Key: "BLOCK_METHOD", Group: group, Since: "3.0", Values: `none, auto or dryrun; or nftables, route and ipset, or several of these three, commas between: "nftables,route"`,
+		Key: "BLOCK_METHOD", Group: group, Since: "3.0", Values: `none, auto or dryrun; or xdp, nftables, route and ipset, or several of these four, commas between: "xdp,nftables"`,
 		Brief: "the native ways to ban",
 		Text: `none: only the KILL_ settings ban, as in 1.x and 2.x. This is what a file without the key means.
 
-auto: nftables, where this kernel has it; where it has not, status says that there is no native ban.
+auto: xdp and nftables, both from one list of bans. Where this kernel or an interface cannot do one of them, the other bans alone; where neither can be had, status says that there is no native ban.
+
+xdp: the XDP program of CAPTURE drops what the banned send before the rest of the kernel hears of it, on the interfaces that it runs on and nowhere else. It bans with the first packet to a trap port, by itself, ends each ban by itself, even if PortSentry is dead, and counts what each has dropped.
 
 nftables: a table of our own. The kernel bans with the first packet to a trap port, by itself, and ends each ban by itself, even if PortSentry is dead.
 
@@ -31,7 +33,13 @@ dryrun: nobody is banned; what would have been done is said.`,
 		Brief: "what a ban may be founded on",
 		Text: `A single packet may carry any address as its source. any bans such a source for BAN_TIME_UNVERIFIED, in a way that cuts no connection that exists. verified does not: the source only goes without answers from the ports that it has no business with, and no command is run.
 
-A source is verified when it has completed a handshake with a trap port, which takes connect mode.`,
+A source is verified when it has completed a handshake with a trap port: in connect mode, or with VERIFY_SOURCE.`,
+	}, {
+		Key: "VERIFY_SOURCE", Group: group, Since: "3.0", Values: "0 or 1",
+		Brief: "challenge who probes a TCP trap port",
+		Text: `1 has the kernel answer a SYN to a trap port, without keeping anything in memory, in a way that only the owner of the address can take up. Who completes the handshake is verified. The trap ports look open to a scanner, as in connect mode, and it hears nothing from them but the answer; a scanner in two steps, which looks again at what was open, proves itself. A source that answers with a reset is in use, which bans shows as alive, and proves no more: it may be somebody in whose name the packet was forged.
+
+No more than 10,000 answers a second leave, nor more than 100 to one network; ACKs that were guessed turn the challenge off for a minute when there are more than 1,000 a second. It takes XDP (see CAPTURE), and stealth or advanced mode for TCP.`,
 	}, {
 		Key: "BAN_TIME", Group: group, Since: "3.0", Values: timeValues,
 		Brief: "how long a ban of a verified source lasts",

@@ -40,6 +40,7 @@ func settings(c *Config) []setting {
 		blockKey("BLOCK_UDP", &c.BlockUDP),
 		methodsKey("BLOCK_METHOD", &c.BlockMethods),
 		wordKey("BLOCK_EVIDENCE", &c.BlockEvidence, EvidenceAny, EvidenceVerified),
+		flagKey("VERIFY_SOURCE", &c.VerifySource),
 		durationKey("BAN_TIME", &c.BanTime, "1h", ""),
 		durationKey("BAN_TIME_UNVERIFIED", &c.BanTimeUnverified, "10m", ""),
 

@@ -7,7 +7,7 @@ import (
 
 // methodWords are the values of BLOCK_METHOD.
 func methodWords() []string {
-	return []string{string(MethodNone), string(MethodAuto), string(MethodNftables), string(MethodRoute), string(MethodIPSet), string(MethodDryRun)}
+	return []string{string(MethodNone), string(MethodAuto), string(MethodXDP), string(MethodNftables), string(MethodRoute), string(MethodIPSet), string(MethodDryRun)}
 }
 
 // parseMethods reads ways to ban: commas between, blanks round them, empty

@@ -65,15 +65,17 @@ func TestMistakes(t *testing.T) {
 		{`BLOCK_TCP="3"`, `f:2: BLOCK_TCP: "3": must be 0 (log only), 1 (ban) or 2 (KILL_RUN_CMD only)`},
 		{`RESOLVE_HOST="yes"`, `f:2: RESOLVE_HOST: "yes": must be 0 (no) or 1 (yes)`},
 		{`KILL_RUN_CMD_FIRST="2"`, `f:2: KILL_RUN_CMD_FIRST: "2": must be 0 (no) or 1 (yes)`},
-		{`BLOCK_METHOD="nft"`, `f:2: BLOCK_METHOD: "nft": must be none, auto, nftables, route, ipset or dryrun; did you mean nftables?`},
-		{`BLOCK_METHOD="nftables,ipst,x"`, "f:2: BLOCK_METHOD: \"ipst\": must be none, auto, nftables, route, ipset or dryrun; did you mean ipset?\n" +
-			`f:2: BLOCK_METHOD: "x": must be none, auto, nftables, route, ipset or dryrun`},
+		{`BLOCK_METHOD="nft"`, `f:2: BLOCK_METHOD: "nft": must be none, auto, xdp, nftables, route, ipset or dryrun; did you mean nftables?`},
+		{`BLOCK_METHOD="nftables,ipst,none of them"`, "f:2: BLOCK_METHOD: \"ipst\": must be none, auto, xdp, nftables, route, ipset or dryrun; did you mean ipset?\n" +
+			`f:2: BLOCK_METHOD: "none of them": must be none, auto, xdp, nftables, route, ipset or dryrun`},
 		{`BLOCK_METHOD="route,route"`, `f:2: BLOCK_METHOD: "route,route": route is there twice`},
 		{`BLOCK_METHOD="none, route"`, `f:2: BLOCK_METHOD: "none, route": none stands alone`},
 		{`BLOCK_METHOD="auto,route"`, `f:2: BLOCK_METHOD: "auto,route": auto chooses by itself and stands alone; leave it out to name several, such as "nftables,route"`},
+		{`BLOCK_METHOD="auto,xdp"`, `f:2: BLOCK_METHOD: "auto,xdp": auto chooses by itself and stands alone; leave it out to name several, such as "nftables,route"`},
+		{`BLOCK_METHOD="xpd"`, `f:2: BLOCK_METHOD: "xpd": must be none, auto, xdp, nftables, route, ipset or dryrun; did you mean xdp?`},
 		{`BLOCK_METHOD="nftables,dryrun"`, `f:2: BLOCK_METHOD: "nftables,dryrun": dryrun bans nobody and stands alone`},
 		{`BLOCK_METHOD=" , "`, `f:2: BLOCK_METHOD: " , ": no method in it`},
-		{`BLOCK_METHOD="nftables route"`, `f:2: BLOCK_METHOD: "nftables route": must be none, auto, nftables, route, ipset or dryrun`},
+		{`BLOCK_METHOD="nftables route"`, `f:2: BLOCK_METHOD: "nftables route": must be none, auto, xdp, nftables, route, ipset or dryrun`},
 		{`BLOCK_EVIDENCE="Verified"`, `f:2: BLOCK_EVIDENCE: "Verified": must be any or verified; did you mean verified?`},
 		{`CAPTURE="pcap"`, `f:2: CAPTURE: "pcap": must be auto, xdp or afpacket`},
 		{`LOG_FORMAT="2"`, `f:2: LOG_FORMAT: "2": must be 2.x, 1.x or json; did you mean 2.x?`},
@@ -105,7 +107,7 @@ func TestMistakes(t *testing.T) {
 		{`KILL_RUN_CMD_UNDO="x"`, `f:2: KILL_RUN_CMD_UNDO: nothing to undo: KILL_RUN_CMD is not set`},
 
 		// what follows from a mistake is no second one
-		{"BLOCK_TCP=\"1\"\nBLOCK_METHOD=\"x\"", `f:3: BLOCK_METHOD: "x": must be none, auto, nftables, route, ipset or dryrun`},
+		{"BLOCK_TCP=\"1\"\nBLOCK_METHOD=\"?\"", `f:3: BLOCK_METHOD: "?": must be none, auto, xdp, nftables, route, ipset or dryrun`},
 		{"BLOCK_TCP=\"1\"\nKIL_ROUTE=\"x $TARGET$\"", `f:3: KIL_ROUTE: no such key; did you mean KILL_ROUTE?`},
 		{"BLOCK_TCP=\"1\"\nKILL_ROUTE=x", `f:3: KILL_ROUTE: "x" does not stand in quotes; did you mean KILL_ROUTE="x"?`},
 		{"KILL_ROUTE_UNDO=\"x\"\nKILL_ROUTE=\"x\"", `f:3: KILL_ROUTE: has no $TARGET$, so it would never name the scanner`},

@@ -216,6 +216,7 @@ func TestMethods(t *testing.T) {
 	for value, want := range map[string]string{
 		"": "none", "none": "none", "auto": "auto", " auto ,": "auto", "dryrun": "dryrun",
 		"route": "route", "nftables,route": "nftables,route", " route ,\tipset,nftables,,": "route,ipset,nftables",
+		"xdp": "xdp", "xdp,nftables": "xdp,nftables",
 	} {
 		c := mustParse(t, `BLOCK_METHOD="`+value+`"`)
 		if got := showMethods(c.BlockMethods); got != want || slices.Contains(c.BlockMethods, MethodNone) {
@@ -267,6 +268,7 @@ BLOCK_TCP="0" # default
 BLOCK_UDP="0" # default
 BLOCK_METHOD="none" # default
 BLOCK_EVIDENCE="any" # default
+VERIFY_SOURCE="0" # default
 BAN_TIME="1h30m" # line 3
 BAN_TIME_UNVERIFIED="10m" # default
 KILL_ROUTE="" # default

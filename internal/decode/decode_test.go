@@ -1,6 +1,12 @@
 package decode
 
 import (
+	"bytes"
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
 	"testing"
 
 	"portsentry/internal/capture"
@@ -112,5 +118,32 @@ func TestDecodeAllocatesNothing(t *testing.T) {
 	}
 	if s := d.Stats(); s.Evicted == 0 {
 		t.Errorf("nothing pushed out: %+v", s)
+	}
+}
+
+var update = flag.Bool("update", false, "write testdata/frames.txt anew")
+
+// testdata/frames.txt has the packets of this package's tests as Ethernet frames,
+// in hexadecimal digits, for the tests of others who read packets.
+func TestFramesFile(t *testing.T) {
+	const file = "testdata/frames.txt"
+	var want []byte
+	all := frames()
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		f := all[name]
+		switch f.Link {
+		case capture.LinkEthernet:
+			want = fmt.Appendf(want, "%x\n", f.Data)
+		case capture.LinkNetwork:
+			want = fmt.Appendf(want, "%x\n", cat(macs, u16(int(f.EtherType)), f.Data))
+		}
+	}
+	if *update {
+		if err := os.WriteFile(file, want, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := os.ReadFile(file); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%s is not what the tests have (%v): run with -update", file, err)
 	}
 }

@@ -18,8 +18,12 @@ func (p *Packet) appendLink(b []byte, l *Link) []byte {
 	}
 	b = append(b, l.Dst...)
 	b = append(b, l.Src...)
-	for _, tci := range p.VLANs {
-		b = binary.BigEndian.AppendUint16(b, 0x8100)
+	for i, tci := range p.VLANs {
+		tpid := uint16(0x8100) // 802.1Q
+		if p.QinQ && i == 0 {
+			tpid = 0x88a8 // 802.1ad
+		}
+		b = binary.BigEndian.AppendUint16(b, tpid)
 		b = binary.BigEndian.AppendUint16(b, tci)
 	}
 	return binary.BigEndian.AppendUint16(b, p.etherType())

@@ -4,10 +4,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"runtime"
 	"strconv"
 	"time"
-	"unsafe"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -98,7 +96,7 @@ func (e *End) setUp() error {
 	if err := e.NS.handle.LinkSetUp(link); err != nil {
 		return err
 	}
-	return e.NS.Do(e.fullChecksums)
+	return e.fullChecksums()
 }
 
 // Addr4 and Addr6 are the first address of the family, invalid when there is none.
@@ -120,43 +118,26 @@ func (e *End) first(is func(netip.Addr) bool) netip.Addr {
 // that no neighbour discovery stands between two packets.
 func (e *End) StaticNeighbours() error {
 	for _, x := range []*End{e, e.Peer} {
-		for _, p := range x.Peer.Addrs {
-			err := x.NS.handle.NeighSet(&netlink.Neigh{
-				LinkIndex:    x.Index,
-				State:        netlink.NUD_PERMANENT,
-				IP:           p.Addr().AsSlice(),
-				HardwareAddr: x.Peer.MAC,
-			})
-			if err != nil {
-				return fmt.Errorf("pktgen: neighbour %v on %s: %w", p.Addr(), x.Name, err)
-			}
+		if err := x.Neighbour(x.Peer); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// ethtoolSetTxChecksum is ETHTOOL_STXCSUM of linux/ethtool.h.
-const ethtoolSetTxChecksum = 0x17
-
-// fullChecksums turns transmit checksum offload off: veth would pass ordinary
-// packets on with their checksum left partial.
-func (e *End) fullChecksums() error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("socket: %w", err)
-	}
-	defer unix.Close(fd)
-	value := struct{ cmd, data uint32 }{ethtoolSetTxChecksum, 0}
-	ifreq := struct {
-		name [unix.IFNAMSIZ]byte
-		data unsafe.Pointer
-		_    [24 - unsafe.Sizeof(uintptr(0))]byte // struct ifreq is 40 bytes
-	}{data: unsafe.Pointer(&value)}
-	copy(ifreq.name[:], e.Name)
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&ifreq)))
-	runtime.KeepAlive(&value)
-	if errno != 0 {
-		return fmt.Errorf("checksum offload: %w", errno)
+// Neighbour tells e for good that the addresses of other, which need not be its
+// peer, are on its wire.
+func (e *End) Neighbour(other *End) error {
+	for _, p := range other.Addrs {
+		err := e.NS.handle.NeighSet(&netlink.Neigh{
+			LinkIndex:    e.Index,
+			State:        netlink.NUD_PERMANENT,
+			IP:           p.Addr().AsSlice(),
+			HardwareAddr: other.MAC,
+		})
+		if err != nil {
+			return fmt.Errorf("pktgen: neighbour %v on %s: %w", p.Addr(), e.Name, err)
+		}
 	}
 	return nil
 }

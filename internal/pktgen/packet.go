@@ -76,7 +76,8 @@ type Packet struct {
 	ExtHeaders []ExtHeader
 
 	Payload []byte
-	VLANs   []uint16 // tag control information, outermost first; all 802.1Q
+	VLANs   []uint16 // tag control information, outermost first
+	QinQ    bool     // the outermost tag is a service tag (802.1ad); the others are 802.1Q
 
 	// FragmentSize is how many bytes of transport header and payload one
 	// fragment carries, a multiple of 8; 0 sends the datagram whole. Only
@@ -108,6 +109,9 @@ func (p *Packet) check() error {
 		if h.Len < 8 || h.Len%8 != 0 || h.Len > maxExtHeader || h.Type == FragmentHdr && h.Len != 8 {
 			return fmt.Errorf("pktgen: no extension header of type %d has %d bytes", h.Type, h.Len)
 		}
+	}
+	if p.QinQ && len(p.VLANs) == 0 {
+		return errors.New("pktgen: a service tag without a tag")
 	}
 	if p.FragmentSize < 0 || p.FragmentSize%8 != 0 {
 		return fmt.Errorf("pktgen: fragment size %d is no multiple of 8", p.FragmentSize)

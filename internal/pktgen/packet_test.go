@@ -93,6 +93,7 @@ func TestLayersAndChecksums(t *testing.T) {
 		{"icmp6", with(syn6(), func(p *Packet) { p.Proto = ProtoICMPv6 }), testLink, []string{"Ethernet", "IPv6", "ICMPv6", "ICMPv6Echo"}, nil},
 		{"sctp", with(syn4(), sctp), testLink, []string{"Ethernet", "IPv4", "SCTP", "SCTPInit"}, nil},
 		{"vlans", with(syn4(), func(p *Packet) { p.VLANs = []uint16{10, 20} }), testLink, []string{"Ethernet", "Dot1Q", "Dot1Q", "IPv4", "TCP"}, nil},
+		{"vlan", with(syn6(), func(p *Packet) { p.VLANs = []uint16{10} }), testLink, []string{"Ethernet", "Dot1Q", "IPv6", "TCP"}, nil},
 		{"destination options", with(syn6(), func(p *Packet) { p.ExtHeaders = []ExtHeader{{DestOptions, 8}} }), testLink, []string{"Ethernet", "IPv6", "IPv6Destination", "TCP"}, nil},
 		{"hop by hop 2048", with(syn6(), func(p *Packet) { p.ExtHeaders = []ExtHeader{{HopByHop, 2048}} }), testLink, []string{"Ethernet", "IPv6", "IPv6HopByHop", "TCP"}, nil},
 		{"chain", with(syn6(), func(p *Packet) {
@@ -255,6 +256,7 @@ func TestRefusals(t *testing.T) {
 		with(syn6(), func(p *Packet) { p.ExtHeaders = []ExtHeader{{DestOptions, 9}} }),
 		with(syn6(), func(p *Packet) { p.ExtHeaders = []ExtHeader{{DestOptions, 2056}} }),
 		with(syn6(), func(p *Packet) { p.ExtHeaders = []ExtHeader{{FragmentHdr, 16}} }),
+		with(syn4(), func(p *Packet) { p.QinQ = true }),
 		with(syn4(), func(p *Packet) { p.FragmentSize = 12 }),
 		with(syn4(), func(p *Packet) { p.Payload = make([]byte, 65500) }),
 		with(syn4(), func(p *Packet) { p.Payload, p.FragmentSize = make([]byte, 65600), 8 }),

@@ -212,6 +212,9 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 	}
 	forGood := ban
 	forGood.Until, forGood.Methods = nil, nil
+	forGood.Note = "what KILL_ROUTE did stays until undone by hand: no undo is configured for it"
+	counted, dropped := ban, uint64(0)
+	counted.Methods, counted.Dropped, counted.Alive = []string{"xdp", "nftables"}, &dropped, true
 	answers := map[string][]any{
 		"Answer of `GET /v1/status`": {
 			view.Status{TCPMode: "none", UDPMode: "connect"},
@@ -221,7 +224,7 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 				Counters: []view.Counter{{Name: "lost_total", Loss: true}}, Problems: []string{"the disk is full"},
 			},
 		},
-		"Answer of `GET /v1/bans`":         {view.BanList{Bans: []view.Ban{ban, forGood}}},
+		"Answer of `GET /v1/bans`":         {view.BanList{Bans: []view.Ban{ban, forGood, counted}}},
 		"Answer of `DELETE /v1/bans/ADDR`": {view.Unbanned{Address: ban.Prefix.Addr(), Lifted: []view.Ban{ban}}},
 		"Answer of `PUT /v1/modes`":        {view.Modes{PID: 7, TCP: "connect", UDP: "none"}, view.Modes{PID: 7, TCP: "connect", UDP: "none", Stopping: true}},
 		"Every other answer":               {view.Refusal{}, view.Refusal{Message: "no", Hint: "ask again"}},

@@ -56,7 +56,9 @@ type Ban struct {
 	Times    int          `json:"times"`
 	Reason   string       `json:"reason"`
 	Methods  []string     `json:"methods"`
-	Note     string       `json:"note,omitempty"` // what a person has to undo
+	Note     string       `json:"note,omitempty"`    // what a person has to undo
+	Dropped  *uint64      `json:"dropped,omitempty"` // packets; nil: nobody counts them
+	Alive    bool         `json:"alive,omitempty"`   // the address answered a challenge with a RST
 }
 
 // Caller is who asks over the control socket, as the kernel says it.

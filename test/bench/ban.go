@@ -81,8 +81,12 @@ func (w *world) control(ctx context.Context) error {
 // answers measures what a scanner learns after its first hit: 3,000 probes of
 // the served port behind one of a trap, the first one gap behind it.
 func (b *bench) answers(ctx context.Context) error {
+	return b.each(func(by way) error { return b.answersOf(ctx, by) })
+}
+
+func (b *bench) answersOf(ctx context.Context, by way) error {
 	const probes, runs = 3000, 3
-	return b.with(ctx, banning(), func(w *world, d *harness.Daemon) error {
+	return b.with(ctx, by.banning(), func(w *world, d *harness.Daemon) error {
 		if err := w.serve(); err != nil {
 			return err
 		}
@@ -109,7 +113,7 @@ func (b *bench) answers(ctx context.Context) error {
 						slowest = sent
 					}
 				}
-				b.row(fmt.Sprintf("probes answered after the trap hit, one every %v, %s", gap, family.name), "0", worst == 0,
+				b.row(by.name, fmt.Sprintf("probes answered after the trap hit, one every %v, %s", gap, family.name), "0", worst == 0,
 					"%d of %s (worst of %d runs; sent at %s/s or more)", worst, thousands(probes), runs, thousands(int(slowest.Rate())))
 			}
 		}
@@ -134,9 +138,13 @@ func nth(base netip.Addr, i int) netip.Addr {
 // attackers measures 200 sources that each hit a trap and then probe the served
 // port four times.
 func (b *bench) attackers(ctx context.Context) error {
+	return b.each(func(by way) error { return b.attackersOf(ctx, by) })
+}
+
+func (b *bench) attackersOf(ctx context.Context, by way) error {
 	const sources, each = 200, 5
 	for _, within := range []time.Duration{time.Second, 20 * time.Millisecond} {
-		err := b.with(ctx, banning(), func(w *world, d *harness.Daemon) error {
+		err := b.with(ctx, by.banning(), func(w *world, d *harness.Daemon) error {
 			if err := w.serve(); err != nil {
 				return err
 			}
@@ -162,7 +170,7 @@ func (b *bench) attackers(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			b.row(fmt.Sprintf("200 attackers within %v", within), "200 banned by their own first hit",
+			b.row(by.name, fmt.Sprintf("200 attackers within %v", within), "200 banned by their own first hit",
 				status.Bans == sources && len(answered) == 0,
 				"%d banned; %d got an answer after their hit; took %v", status.Bans, len(answered), sent.Took.Round(time.Millisecond))
 			return nil
@@ -176,8 +184,12 @@ func (b *bench) attackers(ctx context.Context) error {
 
 // sources measures the cost of banning: 1,000 sources, one probe each.
 func (b *bench) sources(ctx context.Context) error {
+	return b.each(func(by way) error { return b.sourcesOf(ctx, by) })
+}
+
+func (b *bench) sourcesOf(ctx context.Context, by way) error {
 	const sources = 1000
-	return b.with(ctx, banning(), func(w *world, d *harness.Daemon) error {
+	return b.with(ctx, by.banning(), func(w *world, d *harness.Daemon) error {
 		before, err := settle(ctx, d)
 		if err != nil {
 			return err
@@ -198,8 +210,8 @@ func (b *bench) sources(ctx context.Context) error {
 			return err
 		}
 		cpu := (after.CPU - before.CPU).Seconds()
-		b.row("1,000 sources at 1,000/s with banning: banned", "100 %", status.Bans == sources, "%.1f %%", float64(status.Bans)*100/sources)
-		b.row("  CPU seconds", "at most 0.05", cpu <= 0.05, "%.3f", cpu)
+		b.row(by.name, "1,000 sources at 1,000/s with banning: banned", "100 %", status.Bans == sources, "%.1f %%", float64(status.Bans)*100/sources)
+		b.row(by.name, "  CPU seconds", "at most 0.05", cpu <= 0.05, "%.3f", cpu)
 		return nil
 	})
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -10,18 +11,26 @@ import (
 	"portsentry/internal/pktgen"
 	"portsentry/internal/view"
 	"portsentry/test/harness"
+	"portsentry/test/lab"
 )
 
-func TestLost(t *testing.T) {
+func TestTotal(t *testing.T) {
 	s := harness.Status{}
-	for i, name := range lossNames() {
-		s.Counters = append(s.Counters, view.Counter{Name: name, Value: 1 << i})
+	for i, c := range losses() {
+		s.Counters = append(s.Counters, view.Counter{Name: c.name, Value: 1 << i})
 	}
-	if n, err := lost(&s); n != 15 || err != nil {
+	if n, err := total(&s, losses()); n != 15 || err != nil {
 		t.Errorf("lost %d, %v", n, err)
 	}
+	if n, err := total(&s, counts()); n != 0 || err != nil {
+		t.Errorf("without an optional counter: %d, %v", n, err)
+	}
+	s.Counters = append(s.Counters, view.Counter{Name: "probes_counted_total", Value: 7})
+	if n, err := total(&s, counts()); n != 7 || err != nil {
+		t.Errorf("counted %d, %v", n, err)
+	}
 	s.Counters = s.Counters[1:]
-	if _, err := lost(&s); err == nil {
+	if _, err := total(&s, losses()); err == nil {
 		t.Error("a missing counter is no error")
 	}
 }
@@ -31,8 +40,76 @@ func TestAccount(t *testing.T) {
 	if a.missing() != 40 || a.share() != 90 {
 		t.Errorf("%v", a)
 	}
+	a = account{arrived: 1000, itemised: 300, counted: 600, lost: 100}
+	if a.missing() != 0 || a.share() != 30 || a.recorded() != 900 {
+		t.Errorf("%v", a)
+	}
+	if f := (flooded{account: a, cpu: 1800 * time.Microsecond}); f.perMillion() != 2 {
+		t.Errorf("%v s per million", f.perMillion())
+	}
 	if a = (account{}); a.share() != 0 {
 		t.Errorf("nothing sent: %v", a)
+	}
+}
+
+func TestWays(t *testing.T) {
+	if all, err := chooseWays(wayNames()); err != nil || !slices.Equal(all, ways()) {
+		t.Errorf("%v, %v", all, err)
+	}
+	chosen, err := chooseWays("afpacket")
+	if err != nil || len(chosen) != 1 {
+		t.Fatalf("%v, %v", chosen, err)
+	}
+	c := chosen[0].banning()
+	if c["CAPTURE"] != "afpacket" || c["BLOCK_METHOD"] != "nftables" || c["BLOCK_TCP"] != "1" {
+		t.Errorf("%v", c)
+	}
+	if c := chosen[0].logOnly(); c["BLOCK_TCP"] != "0" || c["BLOCK_METHOD"] != "" {
+		t.Errorf("%v", c)
+	}
+	if _, ok := (way{}).logOnly()["CAPTURE"]; ok {
+		t.Error("the zero way has a word about capture")
+	}
+	var got []string
+	b := bench{ways: ways()}
+	err = b.each(func(w way) error { got = append(got, w.name); return nil })
+	if err != nil || strings.Join(got, ",") != wayNames() {
+		t.Errorf("%v, %v", got, err)
+	}
+}
+
+func TestSpread(t *testing.T) {
+	if got, want := spread([]float64{1, 0.5, 0.9, 1.2, 0.8}), "90.0 % (half of 5 rounds within 80.0 to 100.0)"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
+// TestTraffic has a little of each load get through both cables, with an XDP
+// program on the host and without.
+func TestTraffic(t *testing.T) {
+	lab.NeedRoot(t)
+	t.Log("as root in a network namespace of its own")
+	for name, join := range map[string]cable{"card": card, "plain": plain} {
+		w, err := newWorld(join)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range loads() {
+			if rate, err := w.slice(t.Context(), l); err != nil || rate <= 0 {
+				t.Errorf("%s: %s: %v, %v", name, l.what, rate, err)
+			}
+		}
+		if err := w.passAll(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		for _, l := range loads() {
+			if rate, err := w.slice(t.Context(), l); err != nil || rate <= 0 {
+				t.Errorf("%s with XDP: %s: %v, %v", name, l.what, rate, err)
+			}
+		}
+		if err := w.close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
@@ -95,13 +172,20 @@ func TestWords(t *testing.T) {
 func TestRowsAndFlags(t *testing.T) {
 	var out bytes.Buffer
 	b := bench{out: &out}
-	b.row("a", "at most 1", true, "%d", 1)
-	b.row("b", "at most 1", false, "%d", 2)
-	if lines := strings.Split(out.String(), "\n"); len(lines) != 3 || b.misses != 1 ||
+	b.row("xdp", "a", "at most 1", true, "%d", 1)
+	b.row("", "b", "at most 1", false, "%d", 2)
+	b.note("xdp", "c", "%d", 3)
+	if lines := strings.Split(out.String(), "\n"); len(lines) != 4 || strings.Index(lines[0], "a  ") != strings.Index(lines[1], "b  ") || b.misses != 1 ||
 		!strings.HasPrefix(lines[0], "ok") || !strings.HasPrefix(lines[1], "MISS") {
 		t.Errorf("%d misses, %q", b.misses, out.String())
 	}
 	if _, err := run(t.Context(), []string{"-only", "no"}, &out); err == nil || !strings.Contains(err.Error(), "attackers") {
 		t.Errorf("an unknown section: %v", err)
+	}
+	if _, err := run(t.Context(), []string{"-ways", "no"}, &out); err == nil || !strings.Contains(err.Error(), "afpacket") {
+		t.Errorf("an unknown way: %v", err)
+	}
+	if got := memoryOf(harness.Usage{RSS: 3 << 20, Maps: 1 << 20}); got != "4.0 MiB (3.0 resident, 1.0 BPF maps)" {
+		t.Errorf("memory is %s", got)
 	}
 }

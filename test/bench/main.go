@@ -1,8 +1,8 @@
 // Command bench measures a portsentry binary against the project's targets, in
 // network namespaces of its own, and prints a table. It needs root, two cores
-// and some two minutes.
+// and some five minutes.
 //
-//	go run ./test/bench [-portsentry PATH] [-only flood,answers] [-quick] [-strict]
+//	go run ./test/bench [-portsentry PATH] [-only flood,answers] [-ways xdp] [-quick] [-strict]
 package main
 
 import (
@@ -36,6 +36,7 @@ func main() {
 type bench struct {
 	binary string
 	dir    string // of this run
+	ways   []way
 	quick  bool
 	out    io.Writer // where rows go as they are measured
 	misses int
@@ -55,6 +56,7 @@ func sections() []section {
 		{"memory", (*bench).memory},
 		{"idle", (*bench).idle},
 		{"sources", (*bench).sources},
+		{"traffic", (*bench).traffic},
 	}
 }
 
@@ -67,6 +69,7 @@ func run(ctx context.Context, args []string, out io.Writer) (int, error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	binary := flags.String("portsentry", "", "measure this `binary` (default: build cmd/portsentry)")
 	only := flags.String("only", strings.Join(names, ","), "`sections` to measure")
+	list := flags.String("ways", wayNames(), "`ways` to capture and ban")
 	quick := flags.Bool("quick", false, "a tenth of the packets: for trying the bench, not for figures")
 	strict := flags.Bool("strict", false, "exit with 3 when a target is missed")
 	if err := flags.Parse(args); err != nil {
@@ -78,13 +81,17 @@ func run(ctx context.Context, args []string, out io.Writer) (int, error) {
 			return 0, fmt.Errorf("-only %s: there are %s", c, strings.Join(names, ", "))
 		}
 	}
+	ways, err := chooseWays(*list)
+	if err != nil {
+		return 0, err
+	}
 
 	dir, err := os.MkdirTemp("", "psbench")
 	if err != nil {
 		return 0, err
 	}
 	defer os.RemoveAll(dir)
-	b := &bench{binary: *binary, dir: dir, quick: *quick, out: out}
+	b := &bench{binary: *binary, dir: dir, ways: ways, quick: *quick, out: out}
 	if b.binary == "" {
 		if b.binary, err = harness.Build(ctx, dir); err != nil {
 			return 0, err

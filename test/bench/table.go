@@ -10,18 +10,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const rowFormat = "%-4s  %-60s  %-36s  %s\n"
+const rowFormat = "%-4s  %-8s  %-60s  %-36s  %s\n"
 
-func (b *bench) header() { fmt.Fprintf(b.out, rowFormat, "", "what", "target", "measured") }
+func (b *bench) header() { fmt.Fprintf(b.out, rowFormat, "", "way", "what", "target", "measured") }
 
-// row prints one figure that has a target.
-func (b *bench) row(what, target string, met bool, measured string, args ...any) {
+// row prints one figure that has a target. way is the name of one, or empty.
+func (b *bench) row(way, what, target string, met bool, measured string, args ...any) {
 	verdict := "ok"
 	if !met {
 		verdict = "MISS"
 		b.misses++
 	}
-	fmt.Fprintf(b.out, rowFormat, verdict, what, target, fmt.Sprintf(measured, args...))
+	fmt.Fprintf(b.out, rowFormat, verdict, way, what, target, fmt.Sprintf(measured, args...))
+}
+
+// note prints one figure that has none, and is there to judge the others by.
+func (b *bench) note(way, what, measured string, args ...any) {
+	fmt.Fprintf(b.out, rowFormat, "", way, what, "", fmt.Sprintf(measured, args...))
 }
 
 // machine names what the figures hold for.

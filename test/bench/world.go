@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -29,15 +29,30 @@ const (
 // slow the generator, which runs the host's receive path on its own core.
 const forged = "100.64.0.0/10"
 
-// world is a scanner and the host that runs portsentry, joined by a veth pair.
+// world is a scanner and the host that runs portsentry, joined by a cable.
 type world struct {
 	net           *pktgen.Net
 	scanner, host *pktgen.End
 	send          *pktgen.Sender
-	open          []io.Closer
+	open          []io.Closer // in order of opening
 }
 
-func newWorld() (_ *world, err error) {
+// cable joins the two of a world; plain and card are ones.
+type cable func(w *world, scanner, host *pktgen.NS) error
+
+// plain is a veth pair.
+func plain(w *world, scanner, host *pktgen.NS) (err error) {
+	w.scanner, w.host, err = w.net.Link(scanner, host, scannerAddrs(), hostAddrs())
+	if err != nil {
+		return err
+	}
+	return w.scanner.StaticNeighbours()
+}
+
+func scannerAddrs() []netip.Prefix { return prefixes("10.77.0.2/24", "fd77::2/64") }
+func hostAddrs() []netip.Prefix    { return prefixes("10.77.0.1/24", "fd77::1/64") }
+
+func newWorld(join cable) (_ *world, err error) {
 	w := &world{}
 	if w.net, err = pktgen.NewNet(); err != nil {
 		return nil, err
@@ -55,13 +70,11 @@ func newWorld() (_ *world, err error) {
 	if err != nil {
 		return nil, err
 	}
-	w.scanner, w.host, err = w.net.Link(scanner, host,
-		prefixes("10.77.0.2/24", "fd77::2/64"), prefixes("10.77.0.1/24", "fd77::1/64"))
-	if err != nil {
+	if err := join(w, scanner, host); err != nil {
 		return nil, err
 	}
 	// Room for every probe of a served port that does get through.
-	err = errors.Join(w.scanner.StaticNeighbours(),
+	err = errors.Join(
 		host.Sysctl("net.core.somaxconn", "8192"), host.Sysctl("net.ipv4.tcp_max_syn_backlog", "8192"))
 	for _, dst := range prefixes("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "198.18.0.0/15") {
 		err = errors.Join(err, host.Route(dst, w.scanner.Addr4()))
@@ -81,7 +94,7 @@ func newWorld() (_ *world, err error) {
 
 func (w *world) close() error {
 	var errs []error
-	for _, c := range w.open {
+	for _, c := range slices.Backward(w.open) {
 		errs = append(errs, c.Close())
 	}
 	return errors.Join(append(errs, w.net.Close())...)
@@ -131,34 +144,36 @@ func prefixes(s ...string) []netip.Prefix {
 	return p
 }
 
-// logOnly and banning are the configurations measured.
-func logOnly() map[string]string {
-	return map[string]string{"TCP_PORTS": trapPorts, "UDP_PORTS": "7,9,69", "BLOCK_TCP": "0", "BLOCK_UDP": "0"}
-}
+// closer is a way to take something down.
+type closer func() error
 
-func banning() map[string]string {
-	c := logOnly()
-	maps.Copy(c, map[string]string{"BLOCK_TCP": "1", "BLOCK_UDP": "1", "BLOCK_METHOD": "nftables"})
-	return c
+func (c closer) Close() error { return c() }
+
+// start starts a daemon on the host that runs until the world is closed.
+func (b *bench) start(ctx context.Context, w *world, config map[string]string, args ...string) (*harness.Daemon, error) {
+	dir, err := os.MkdirTemp(b.dir, "run")
+	if err != nil {
+		return nil, err
+	}
+	d, err := harness.Start(ctx, harness.Options{Binary: b.binary, NS: w.host.NS, Dir: dir, Config: config, Args: args})
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	w.open = append(w.open, closer(func() error { return errors.Join(d.Stop(), os.RemoveAll(dir)) }))
+	return d, nil
 }
 
 // with runs f beside a daemon in a world of its own, and takes both down again.
 func (b *bench) with(ctx context.Context, config map[string]string, f func(*world, *harness.Daemon) error, args ...string) (err error) {
-	w, err := newWorld()
+	w, err := newWorld(plain)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
-	dir, err := os.MkdirTemp(b.dir, "run")
+	d, err := b.start(ctx, w, config, args...)
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	d, err := harness.Start(ctx, harness.Options{Binary: b.binary, NS: w.host.NS, Dir: dir, Config: config, Args: args})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, d.Stop()) }()
 	return f(w, d)
 }
 

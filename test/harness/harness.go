@@ -88,7 +88,7 @@ func Start(ctx context.Context, o Options) (*Daemon, error) {
 		Out: Output(filepath.Join(o.Dir, "stdout")), Err: Output(filepath.Join(o.Dir, "stderr")),
 	}
 	conf := filepath.Join(o.Dir, "portsentry.conf")
-	if err := WriteConfig(conf, o.Config); err != nil {
+	if err := WriteConfig(conf, withCapture(o.Config)); err != nil {
 		return nil, err
 	}
 	d.cmd = exec.Command(o.Binary, append([]string{"-c", conf, "--socket", d.socket()}, o.Args...)...)
@@ -106,6 +106,19 @@ func Start(ctx context.Context, o Options) (*Daemon, error) {
 	}
 	d.ReadyAfter = time.Since(start)
 	return d, nil
+}
+
+// Capture is how the daemons of this run read packets where a test does not say:
+// PORTSENTRY_CAPTURE, a value of CAPTURE; "" for their own choice.
+func Capture() string { return os.Getenv("PORTSENTRY_CAPTURE") }
+
+func withCapture(config map[string]string) map[string]string {
+	if _, said := config["CAPTURE"]; said || Capture() == "" {
+		return config
+	}
+	config = maps.Clone(config)
+	config["CAPTURE"] = Capture()
+	return config
 }
 
 func (d *Daemon) launch() error {

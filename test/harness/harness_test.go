@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/google/go-cmp/cmp"
 
 	"portsentry/internal/view"
@@ -157,15 +158,63 @@ func TestParseStat(t *testing.T) {
 	}
 }
 
-func TestParseRSS(t *testing.T) {
+func TestParsePss(t *testing.T) {
 	for in, want := range map[string]int64{
-		"Name:\tx\nVmRSS:\t    2048 kB\nThreads:\t1\n": 2 << 20,
-		"Name:\tkthread\n": 0,
-		"\nVmRSS:":         0,
+		"0-1 ---p 0 00:00 0   [rollup]\nRss:\t9 kB\nPss:     2048 kB\nPss_Dirty:   4 kB\n": 2 << 20,
+		"":       0,
+		"\nPss:": 0,
 	} {
-		if got := parseRSS([]byte(in)); got != want {
+		if got := parsePss([]byte(in)); got != want {
 			t.Errorf("%q: %d, want %d", in, got, want)
 		}
+	}
+}
+
+func TestParseMap(t *testing.T) {
+	for in, want := range map[string]struct {
+		id, size int64
+		ok       bool
+	}{
+		"pos:\t0\nmap_type:\t1\nmemlock:\t4096\nmap_id:\t12\nfrozen:\t0\n": {12, 4096, true},
+		"pos:\t0\nprog_id:\t3\nmemlock:\t4096\n":                           {0, 4096, false},
+		"link_type:\tstruct_ops\nmap_id:\t12\n":                            {12, 0, false},
+		"":                                                                 {},
+	} {
+		id, size, ok := parseMap([]byte(in))
+		if id != want.id || size != want.size || ok != want.ok {
+			t.Errorf("%q: %d, %d, %v", in, id, size, ok)
+		}
+	}
+}
+
+// TestUsageOfMaps holds a map open under two descriptors: it counts once.
+func TestUsageOfMaps(t *testing.T) {
+	before, err := usage(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1 << 17})
+	if err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatalf("needs CAP_BPF: %v", err)
+		}
+		t.Skipf("needs CAP_BPF: %v", err)
+	}
+	defer m.Close()
+	again, err := m.Clone()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	after, err := usage(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := after.Maps - before.Maps; got < 1<<20 || got > 1<<20+1<<16 {
+		t.Errorf("an array of 1 MiB is %d bytes", got)
+	}
+	if after.Memory() != after.RSS+after.Maps || after.RSS < 1<<20 {
+		t.Errorf("usage is %+v", after)
 	}
 }
 

@@ -14,9 +14,14 @@ import (
 // Usage is what a process and its descendants use.
 type Usage struct {
 	CPU       time.Duration // user and system, children that have ended included
-	RSS       int64         // bytes resident; pages that two of them share count twice
+	RSS       int64         // bytes resident; see parsePss
+	Maps      int64         // bytes of the kernel's, for BPF maps that they hold open
 	Processes int
 }
+
+// Memory is RSS and Maps together. It errs to the high side: pages of a BPF map
+// that a process has mapped, as all of a ring buffer's are, are in both.
+func (u Usage) Memory() int64 { return u.RSS + u.Maps }
 
 // userHZ is the unit of times in /proc/PID/stat, on every architecture of ours.
 const userHZ = 100
@@ -45,16 +50,49 @@ func parseStat(b []byte) (stat, error) {
 	return stat{ppid: int(ppid), ended: time.Duration(user+system) * time.Second / userHZ}, nil
 }
 
-// parseRSS reads VmRSS out of /proc/PID/status, in bytes. A process that is
-// ending has none.
-func parseRSS(b []byte) int64 {
-	_, after, found := bytes.Cut(b, []byte("\nVmRSS:"))
+// parsePss reads Pss out of /proc/PID/smaps_rollup, in bytes: the resident pages
+// of a process, each divided by how often it is mapped. Summed over the
+// processes, a page that they share counts once, and so does one that a process
+// has mapped twice, as it has the data of a BPF ring buffer; in VmRSS it would
+// count each time. The rings of packet sockets are in it.
+func parsePss(b []byte) int64 {
+	_, after, found := bytes.Cut(b, []byte("\nPss:"))
 	fields := bytes.Fields(after)
 	if !found || len(fields) == 0 {
 		return 0
 	}
 	kB, _ := strconv.ParseInt(string(fields[0]), 10, 64)
 	return kB << 10
+}
+
+// parseMap reads the /proc/PID/fdinfo of a BPF map: its number in the kernel and
+// what the kernel says that it takes, in bytes. Other files are not ok.
+func parseMap(b []byte) (id, size int64, ok bool) {
+	hasID, hasSize := false, false
+	for line := range bytes.Lines(b) {
+		key, value, _ := bytes.Cut(line, []byte(":"))
+		number, err := strconv.ParseInt(string(bytes.TrimSpace(value)), 10, 64)
+		switch {
+		case err != nil:
+		case string(key) == "map_id":
+			id, hasID = number, true
+		case string(key) == "memlock":
+			size, hasSize = number, true
+		}
+	}
+	return id, size, hasID && hasSize
+}
+
+// addMaps puts the BPF maps that a process holds open into sizes, by number.
+func addMaps(pid int, sizes map[int64]int64) {
+	dir := fmt.Sprintf("/proc/%d/fdinfo", pid)
+	entries, _ := os.ReadDir(dir) // none when the process has ended
+	for _, e := range entries {
+		info, _ := os.ReadFile(dir + "/" + e.Name())
+		if id, size, ok := parseMap(info); ok {
+			sizes[id] = size
+		}
+	}
 }
 
 func usage(pid int) (Usage, error) {
@@ -66,15 +104,20 @@ func usage(pid int) (Usage, error) {
 		return Usage{}, fmt.Errorf("process %d: %w", pid, os.ErrProcessDone)
 	}
 	var u Usage
+	maps := make(map[int64]int64)
 	for _, p := range tree(stats, pid) {
 		ran, err := processClock(p)
 		if err != nil {
 			continue // ended meanwhile
 		}
 		u.CPU += ran + stats[p].ended
-		status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", p))
-		u.RSS += parseRSS(status)
+		rollup, _ := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", p)) // empty for one that is ending
+		u.RSS += parsePss(rollup)
+		addMaps(p, maps)
 		u.Processes++
+	}
+	for _, size := range maps {
+		u.Maps += size
 	}
 	return u, nil
 }

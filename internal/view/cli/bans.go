@@ -38,17 +38,20 @@ func writeBans(w *bufio.Writer, bans []view.Ban, now time.Time, width int, exact
 
 	columns := []column{
 		{title: "who"}, {title: "cut off from", give: 1}, {title: "ends"}, {title: "since", give: 3},
-		{title: "times", give: 5}, {title: "evidence", give: 4}, {title: "why", give: 2},
+		{title: "times", give: 6}, {title: "dropped", give: 4}, {title: "evidence", give: 5}, {title: "why", give: 2},
 	}
 	for i := range bans {
 		b := &bans[i]
 		for c, text := range []string{
 			who(b.Prefix), cutOff(b), ends(b, now, exact), since(b, now, exact),
-			strconv.Itoa(b.Times), evidence(b.Evidence), printable(b.Reason),
+			strconv.Itoa(b.Times), dropped(b), evidence(b), printable(b.Reason),
 		} {
 			columns[c].cells = append(columns[c].cells, text)
 		}
 	}
+	columns = slices.DeleteFunc(columns, func(c column) bool {
+		return c.title == "dropped" && !slices.ContainsFunc(bans, func(b view.Ban) bool { return b.Dropped != nil })
+	})
 	for i := range columns {
 		c := &columns[i]
 		c.width = utf8.RuneCountInString(c.title)
@@ -114,7 +117,7 @@ func cutOff(b *view.Ban) string {
 	switch {
 	case len(b.Methods) == 0:
 		return "nothing: not enforced"
-	case has("nftables"):
+	case has("nftables"), has("xdp"):
 	case has("ipset"):
 		return "new connections"
 	case has("route"):
@@ -139,14 +142,27 @@ func cutOff(b *view.Ban) string {
 	return what
 }
 
-func evidence(class string) string {
-	switch class {
+// evidence is the class in words, and whether the address is in use.
+func evidence(b *view.Ban) string {
+	word := printable(b.Evidence)
+	switch b.Evidence {
 	case "E1":
-		return "unverified"
+		word = "unverified"
 	case "E2", "E3":
 		return "verified"
 	}
-	return printable(class)
+	if b.Alive {
+		word += ", alive"
+	}
+	return word
+}
+
+// dropped is how many packets a ban has dropped, "" where nobody counts.
+func dropped(b *view.Ban) string {
+	if b.Dropped == nil {
+		return ""
+	}
+	return grouped(*b.Dropped)
 }
 
 func ends(b *view.Ban, now time.Time, exact bool) string {
@@ -183,6 +199,9 @@ func writeLifted(w *bufio.Writer, done *view.Unbanned, now time.Time) {
 		times := ""
 		if b.Times > 1 {
 			times = fmt.Sprintf(", banned %d times so far", b.Times)
+		}
+		if b.Dropped != nil {
+			times += fmt.Sprintf(", %s %s dropped", dropped(b), plural(int(*b.Dropped), "packet"))
 		}
 		_, _ = fmt.Fprintf(w, "%s is no longer banned (was cut off from %s, %s%s; %s)\n", name, cutOff(b), left, times, printable(b.Reason))
 	}

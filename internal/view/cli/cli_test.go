@@ -161,6 +161,9 @@ func TestBans(t *testing.T) {
 	one := sampleBans()[1:2]
 	loose := sampleBans()[1:2]
 	loose[0].Methods, loose[0].Reason = nil, "a\x1b[2Jb\n"
+	counted, packets := sampleBans(), uint64(12345)
+	counted[1].Methods, counted[1].Dropped, counted[1].Alive = []string{"xdp", "nftables"}, &packets, true
+	counted[2].Methods, counted[2].Dropped, counted[2].Alive = []string{"xdp"}, new(uint64), true
 	tests := []struct {
 		name    string
 		bans    []view.Ban
@@ -191,6 +194,12 @@ who                      ends
 who          cut off from     ends                  since                 times  evidence    why
 203.0.113.9  new connections  2026-11-21T10:11:20Z  2026-11-21T09:11:00Z  2      unverified  syn to trap port 1, unverified
 `},
+		{"where some are counted", counted, "", nil, `3 bans
+who                      cut off from                       ends           since       times  dropped  evidence           why
+2001:db8:1111:2222::/64  everything                         in 1 day, 2 h  2 s ago     1      0        verified           syn to trap port 1; second address of its /64
+203.0.113.9              new connections                    in 41 min      19 min ago  2      12,345   unverified, alive  syn to trap port 1, unverified
+198.51.100.7             ports without a service, TCP only  by hand only   3 h ago     1               unverified         fin to trap port 23, unverified (BLOCK_EVIDENCE=verified)
+`},
 		{"not enforced, hostile reason", loose, "", nil, `1 ban
 who          cut off from           ends       since       times  evidence    why
 203.0.113.9  nothing: not enforced  in 41 min  19 min ago  2      unverified  a?[2Jb
@@ -210,7 +219,11 @@ who          cut off from           ends       since       times  evidence    wh
 
 func TestUnban(t *testing.T) {
 	bans := sampleBans()
+	packets := uint64(1204)
+	counted := bans[1]
+	counted.Dropped = &packets
 	socket := serve(t, map[string]any{
+		"DELETE /v1/bans/203.0.113.10":          view.Unbanned{Address: netip.MustParseAddr("203.0.113.10"), Lifted: []view.Ban{counted}},
 		"DELETE /v1/bans/203.0.113.9":           view.Unbanned{Address: netip.MustParseAddr("203.0.113.9"), Lifted: bans[1:2]},
 		"DELETE /v1/bans/198.51.100.7":          view.Unbanned{Address: netip.MustParseAddr("198.51.100.7"), Lifted: bans[:1]},
 		"DELETE /v1/bans/2001:db8:1111:2222::7": view.Unbanned{Address: netip.MustParseAddr("2001:db8:1111:2222::7"), Lifted: bans[2:]},
@@ -226,6 +239,7 @@ func TestUnban(t *testing.T) {
 		message string
 	}{
 		{[]string{"203.0.113.9"}, "203.0.113.9 is no longer banned (was cut off from new connections, 41 min left, banned 2 times so far; syn to trap port 1, unverified)\n", 0, ""},
+		{[]string{"203.0.113.10"}, "203.0.113.9 is no longer banned (was cut off from new connections, 41 min left, banned 2 times so far, 1,204 packets dropped; syn to trap port 1, unverified)\n", 0, ""},
 		{[]string{"198.51.100.7/32"}, "198.51.100.7 is no longer banned (was cut off from ports without a service, TCP only, until undone by hand; " +
 			"fin to trap port 23, unverified (BLOCK_EVIDENCE=verified))\n", 0, ""},
 		{[]string{"2001:db8:1111:2222::/64"}, "2001:db8:1111:2222::/64" + net64, 0, ""},
@@ -255,6 +269,7 @@ func TestCutOff(t *testing.T) {
 	}{
 		{nil, "nothing: not enforced"},
 		{[]string{"nftables", "route"}, "new connections, TCP only"},
+		{[]string{"xdp", "route"}, "new connections, TCP only"},
 		{[]string{"ipset"}, "new connections"},
 		{[]string{"route", "KILL_RUN_CMD"}, "our answers"},
 		{[]string{"dryrun"}, "nothing: a dry run"},

@@ -1,0 +1,108 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"portsentry/internal/bpf"
+	"portsentry/internal/config"
+	"portsentry/internal/host"
+)
+
+// Ways of watching an interface, in the words of status.
+const (
+	byXDP      = "XDP"
+	byGeneric  = "XDP, generic"
+	byAFPacket = "AF_PACKET"
+)
+
+// pointAt has the links watched, and says how: by the XDP program where it can be,
+// by the packet ring where it cannot.
+func (d *daemon) pointAt(c *config.Config, links []host.Link) (map[int32]watched, error) {
+	how := make(map[int32]watched, len(links))
+	index := make(map[int32]bool, len(links))
+	for _, l := range links {
+		how[l.Index], index[l.Index] = watched{byAFPacket, ""}, true
+	}
+	d.facts.watched.Store(&index)
+	var ring []int32
+	for i, w := range d.useXDP(c, links) {
+		how[i] = w
+	}
+	for _, l := range links {
+		if !d.sensing(c) || how[l.Index].how == byAFPacket {
+			how[l.Index] = watched{byAFPacket, how[l.Index].why}
+			ring = append(ring, l.Index)
+		}
+	}
+	p := d.packets.Load()
+	if p == nil && len(ring) == 0 {
+		return how, nil
+	}
+	if p == nil {
+		if err := d.openRing(c); err != nil {
+			return nil, err
+		}
+		p = d.packets.Load()
+	}
+	return how, p.ring.SetInterfaces(ring)
+}
+
+// useXDP runs the XDP program on the links, where it is wanted and can be.
+func (d *daemon) useXDP(c *config.Config, links []host.Link) map[int32]watched {
+	s := d.sensor.Load()
+	if s == nil || !d.sensing(c) && !d.dropping(c) {
+		return nil
+	}
+	how := make(map[int32]watched, len(links))
+	var ethernet []int32
+	for _, l := range links {
+		if l.HardwareType != unix.ARPHRD_ETHER {
+			how[l.Index] = watched{byAFPacket, "no Ethernet header"}
+			continue
+		}
+		ethernet = append(ethernet, l.Index)
+	}
+	failed := s.source.SetInterfaces(ethernet, c.Capture == config.CaptureXDP)
+	attached := s.Attached()
+	for _, i := range ethernet {
+		generic, is := attached[i]
+		switch {
+		case !is && failed[i] != nil:
+			how[i] = watched{byAFPacket, failed[i].Error()}
+		case !is:
+			how[i] = watched{byAFPacket, "it went away"}
+		case generic:
+			how[i] = watched{byGeneric, bpf.ErrNoNative.Error()}
+		default:
+			how[i] = watched{byXDP, ""}
+		}
+	}
+	d.sayWithout(c, links, how, failed)
+	return how
+}
+
+// sayWithout says on which interfaces the XDP program does not run although
+// somebody counts on it, and why.
+func (d *daemon) sayWithout(c *config.Config, links []host.Link, how map[int32]watched, failed map[int32]error) {
+	alone := d.dropping(c) && !d.wants(c, config.MethodNftables)
+	var said []string
+	for _, l := range links {
+		h := how[l.Index]
+		expected := errors.Is(failed[l.Index], bpf.ErrNoNative) || failed[l.Index] == nil
+		if h.how != byAFPacket || expected && !alone && c.Capture != config.CaptureXDP {
+			continue
+		}
+		text := fmt.Sprintf("%s: no XDP program there (%s): AF_PACKET reads its packets", l.Name, h.why)
+		if alone {
+			text += `, and nobody is kept out: add nftables to BLOCK_METHOD, or use "auto"`
+		}
+		said = append(said, text)
+	}
+	slices.Sort(said)
+	d.problems.set("without xdp", strings.Join(slices.Compact(said), "\n"))
+}

@@ -1,0 +1,247 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"portsentry/internal/bpf"
+	"portsentry/internal/capture/xdp"
+	"portsentry/internal/config"
+	"portsentry/internal/host"
+	banxdp "portsentry/internal/respond/xdp"
+)
+
+// sensor is the XDP program with what feeds it and what reads it.
+type sensor struct {
+	*bpf.Sensor
+	source    *xdp.Source
+	method    *banxdp.Method
+	pipelines []*pipeline // one a worker
+	peers     *bpf.Peers
+	nat       *host.NAT // nil: it cannot be known
+}
+
+// senses reports whether c wants packets read by the XDP program, and drops
+// whether it wants the banned dropped by it.
+func senses(c *config.Config) bool {
+	return c.Capture != config.CaptureAFPacket && looksAtPackets(c.Modes)
+}
+
+func drops(c *config.Config) bool {
+	return blocks(c) && (slices.Contains(c.BlockMethods, config.MethodXDP) || slices.Contains(c.BlockMethods, config.MethodAuto))
+}
+
+// openSensor opens what c, or a ban of before, wants of the XDP program. Where
+// the kernel cannot do it, or we may not, that is said and the next best way is
+// taken.
+func (d *daemon) openSensor(c *config.Config) error {
+	folder, err := bpf.Folder()
+	lasting := ""
+	if err != nil {
+		folder = ""
+		lasting = fmt.Sprintf("bans of the XDP program end with this process: %v", err)
+	}
+	if !senses(c) && !drops(c) && (folder == "" || !bpf.Remains(folder)) {
+		return nil
+	}
+	s := new(sensor)
+	s.peers, err = bpf.OpenPeers()
+	said := ""
+	switch {
+	case err != nil:
+		said = fmt.Sprintf("who opens a connection is known to the XDP program a moment later only, and every packet of the banned is looked up: %v", err)
+		s.peers, err = bpf.NewPeerMap()
+	case s.peers.Partial():
+		said = "who opens a connection to a service outside this container is known to the XDP program a moment later only"
+	}
+	if err == nil {
+		s.Sensor, err = bpf.OpenSensor(bpf.SensorOptions{Workers: workers(), Folder: folder, Peers: s.peers})
+	}
+	if err == nil {
+		s.source, err = xdp.Open(s.Sensor)
+	}
+	if err == nil {
+		err = d.addPipelines(c, s)
+	}
+	if err != nil {
+		d.problems.set("xdp", d.withoutXDP(c, err))
+		return errors.Join(s.close())
+	}
+	if s.nat, err = host.NewNAT(); err != nil {
+		d.problems.set("nat", fmt.Sprintf("whether this host translates destinations cannot be known, so nftables alone decides who hits a trap: %v", err))
+	}
+	d.problems.set("kernel peers", said)
+	d.problems.set("lasting", lasting)
+	s.method = banxdp.New(s.Sensor)
+	d.sensor.Store(s)
+	d.onStop(d.closeSensor)
+	return d.setSensor(c)
+}
+
+// withoutXDP says that there is no XDP, why, and what is done instead.
+func (d *daemon) withoutXDP(c *config.Config, why error) string {
+	instead := "AF_PACKET reads the packets"
+	if drops(c) {
+		instead += ", nftables bans"
+	}
+	return fmt.Sprintf("no XDP: %v; %s", why, instead)
+}
+
+func (d *daemon) addPipelines(c *config.Config, s *sensor) error {
+	for range s.source.Workers() {
+		p, err := d.newPipeline(c)
+		if err != nil {
+			return err
+		}
+		s.pipelines = append(s.pipelines, p)
+	}
+	return nil
+}
+
+// close frees what there is of s.
+func (s *sensor) close() error {
+	var errs []error
+	if s.source != nil {
+		errs = append(errs, s.source.Close())
+	}
+	if s.Sensor != nil {
+		errs = append(errs, s.Sensor.Close())
+	}
+	if s.peers != nil {
+		errs = append(errs, s.peers.Close())
+	}
+	if s.nat != nil {
+		errs = append(errs, s.nat.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// sensing reports whether the XDP program reads packets for c.
+func (d *daemon) sensing(c *config.Config) bool { return d.sensor.Load() != nil && senses(c) }
+
+// dropping reports whether it drops the banned.
+func (d *daemon) dropping(c *config.Config) bool { return d.sensor.Load() != nil && drops(c) }
+
+// setSensor points the program and its detectors at the trap ports of c.
+func (d *daemon) setSensor(c *config.Config) error {
+	s := d.sensor.Load()
+	if s == nil {
+		return nil
+	}
+	rules, _ := d.rules(c)
+	for _, p := range s.pipelines {
+		p.detector.SetRules(rules)
+	}
+	facts := d.facts.watcher.Snapshot()
+	elsewhere, why := true, ""
+	if s.nat != nil {
+		elsewhere, why = s.nat.State()
+	}
+	if elsewhere && s.nat != nil && d.dropping(c) && !d.wants(c, config.MethodNftables) {
+		d.problems.set("nat", "the XDP program leaves it to nftables to decide who hits a trap, which BLOCK_METHOD does not name: "+why)
+	} else if s.nat != nil {
+		d.problems.set("nat", "")
+	}
+	r := bpf.Rules{
+		Sense: d.sensing(c), LimitedOnly: c.BlockEvidence == config.EvidenceVerified, TrapServed: d.o.TrapServed,
+		Elsewhere: elsewhere, Nftables: d.table.Load() != nil && d.wants(c, config.MethodNftables), OwnTraps: accepts(c.Modes),
+		Verify: c.VerifySource && d.sensing(c), Provisional: min(provisional, c.BanTimeUnverified),
+		EphemeralFirst: facts.EphemeralFirst, EphemeralLast: facts.EphemeralLast,
+	}
+	if d.dropping(c) && c.ScanTrigger <= 1 {
+		r.TCP, r.UDP = protocols(c.BlockTCP, bpf.BanTCP), protocols(c.BlockUDP, bpf.BanUDP)
+	}
+	ports := portsOf(c).packets
+	err := s.SetTraps((*bpf.Ports)(ports.tcp.Bitmap()), (*bpf.Ports)(ports.udp.Bitmap()))
+	if err == nil {
+		err = s.SetRules(r)
+	}
+	return err
+}
+
+// protocols are those that a hit keeps its source out of.
+func protocols(b config.Block, one bpf.Protos) bpf.Protos {
+	switch b {
+	case config.BlockBan:
+		return bpf.BanAll
+	case config.BlockCommand:
+		return one
+	}
+	return 0
+}
+
+// tellSensor tells the program about the machine as it is now.
+func (d *daemon) tellSensor(c *config.Config, spare []netip.Prefix) {
+	s := d.sensor.Load()
+	if s == nil {
+		return
+	}
+	own := slices.DeleteFunc(slices.Collect(maps.Keys(d.facts.watcher.Snapshot().Own)), netip.Addr.IsLoopback)
+	said := ""
+	if err := errors.Join(s.SetOwn(own), s.SetSpare(spare), d.setSensor(c)); err != nil {
+		said = fmt.Sprintf("what the XDP program knows of this machine is old: %v", err)
+	}
+	d.problems.set("tell", said)
+}
+
+// runSensor starts what lives as long as packets come in.
+func (d *daemon) runSensor(s *sensor) {
+	for i, w := range s.source.Workers() {
+		d.capturing.start(fmt.Sprintf("XDP worker %d", i), func(ctx context.Context) error {
+			return w.Run(ctx, s.pipelines[i].event, s.pipelines[i].handle)
+		})
+	}
+	d.capturing.start("connections", func(ctx context.Context) error { return s.peers.Run(ctx, d.peers.See) })
+	if s.nat != nil {
+		d.capturing.start("destination NAT", s.nat.Run)
+	}
+	d.capturing.start("XDP bans", s.method.Run)
+	d.capturing.start("challenge", func(ctx context.Context) error { return rotate(ctx, s) })
+}
+
+// rotation is how long a key of the challenge is used.
+const rotation = 10 * time.Minute
+
+func rotate(ctx context.Context, s *sensor) error {
+	tick := time.NewTicker(rotation)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			if err := s.RotateKeys(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// natChanged is readable when destination NAT came or went.
+func (d *daemon) natChanged() <-chan struct{} {
+	if s := d.sensor.Load(); s != nil && s.nat != nil {
+		return s.nat.Changed()
+	}
+	return nil
+}
+
+// closeSensor takes the program off the interfaces. Where it alone keeps somebody
+// out, it stays for that, until the bans have ended, and does nothing else.
+func (d *daemon) closeSensor() error {
+	s := d.sensor.Swap(nil)
+	if s == nil {
+		return nil
+	}
+	c := d.conf.Load()
+	var err error
+	if drops(c) && !d.wants(c, config.MethodNftables) && d.responder != nil && d.responder.Count() > 0 {
+		err = s.Leave()
+		s.Sensor = nil
+	}
+	return errors.Join(err, s.close())
+}

@@ -1,0 +1,96 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+)
+
+// Where BPF objects outlive processes, until the machine stops.
+const (
+	fileSystem = "/sys/fs/bpf"
+	ourFolder  = fileSystem + "/portsentry"
+)
+
+// Folder is where a Sensor of the calling thread's network namespace pins what
+// is to outlive the process. It mounts the BPF file system in its usual place
+// where nobody has, and clears away what was left by namespaces that are gone.
+func Folder() (string, error) {
+	if err := mountBPF(); err != nil {
+		return "", fmt.Errorf("no BPF file system at %s: %w", fileSystem, err)
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if err != nil {
+		return "", fmt.Errorf("network namespace cookie (Linux 5.14): %w", err)
+	}
+	ours := "net-" + strconv.FormatUint(cookie, 16)
+	return filepath.Join(ourFolder, ours), clearAway(ourFolder, ours)
+}
+
+func mountBPF() error {
+	var st unix.Statfs_t
+	err := unix.Statfs(fileSystem, &st)
+	if err == nil && st.Type != unix.BPF_FS_MAGIC {
+		err = unix.Mount("bpf", fileSystem, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=700")
+	}
+	return err
+}
+
+// clearAway removes the folders of namespaces whose interfaces are all gone.
+func clearAway(folder, ours string) error {
+	entries, err := os.ReadDir(folder)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		path := filepath.Join(folder, e.Name())
+		if e.Name() == ours || !abandoned(path) {
+			continue
+		}
+		if err := unpin(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// abandoned reports whether folder has links, and none of them has an interface
+// any more.
+func abandoned(folder string) bool {
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		return false
+	}
+	links := 0
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), linkPrefix) {
+			continue
+		}
+		l, err := link.LoadPinnedLink(filepath.Join(folder, e.Name()), nil)
+		if err != nil {
+			return false
+		}
+		info, err := l.Info()
+		l.Close()
+		if err != nil || info.XDP() == nil || info.XDP().Ifindex != 0 {
+			return false
+		}
+		links++
+	}
+	return links > 0
+}

@@ -1,0 +1,306 @@
+package bpf
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// MaxWorkers is how many rings there can be.
+const MaxWorkers = 4
+
+// SensorOptions say how a Sensor is made.
+type SensorOptions struct {
+	Workers   int    // rings, one reader each; 0: 1
+	RingBytes int    // of all rings together, divided in powers of two; 0: 4 MiB
+	Bans      int    // how many bans there is room for; 0: 131,072
+	Folder    string // on a BPF file system, where what outlives the process is pinned; "": nothing does
+	Peers     *Peers // nil: nobody is known to be connected
+}
+
+// Rules are what the program goes by. The zero value drops whom a ban keeps out,
+// and neither bans nor tells.
+type Rules struct {
+	Sense       bool          // tell of probes that pass
+	TCP, UDP    Protos        // a hit bans: the protocols that are dropped; 0: it does not
+	LimitedOnly bool          // BLOCK_EVIDENCE="verified"
+	TrapServed  bool          // a trap is a trap even where somebody is
+	Elsewhere   bool          // destination NAT and the like: who is there cannot be seen from XDP
+	Nftables    bool          // it keeps the banned out as well: what cannot be judged may pass
+	OwnTraps    bool          // sockets with TrapMark are traps
+	Verify      bool          // challenge
+	Provisional time.Duration // length of the program's own bans; 0: 10 s
+	// EphemeralFirst and EphemeralLast are ip_local_port_range, both included.
+	EphemeralFirst, EphemeralLast uint16
+}
+
+// Bits of the C side, xdp_maps.h.
+const (
+	flagLimitedOnly = 1 << iota
+	flagTrapServed
+	flagElsewhere
+	flagNftables
+	flagOwnTraps
+	flagSense
+	flagVerify
+)
+
+// Sensor is the XDP program with its maps: it drops who is banned, bans who
+// probes a trap, and tells of it. Its methods are safe for concurrent use.
+type Sensor struct {
+	objects xdpObjects
+	rings   []*ebpf.Map
+	folder  string
+
+	mu     sync.Mutex
+	rules  Rules
+	config xdpSettings
+	own    map[netip.Addr]struct{}
+	spare  map[netip.Prefix]struct{}
+	links  map[int32]*attached
+}
+
+// OpenSensor loads the program. What an earlier run has pinned in o.Folder, bans
+// and interfaces, is taken over without a gap. It needs CAP_BPF, CAP_NET_ADMIN,
+// CAP_PERFMON and Linux 5.18; errors say what is missing as those of OpenSteering
+// do.
+func OpenSensor(o SensorOptions) (*Sensor, error) {
+	s := &Sensor{
+		folder: o.Folder, links: make(map[int32]*attached),
+		own: make(map[netip.Addr]struct{}), spare: make(map[netip.Prefix]struct{}),
+	}
+	if err := s.open(o); err != nil {
+		return nil, errors.Join(explainBy(sensorNeeds(), capabilities(), err), s.Close())
+	}
+	return s, nil
+}
+
+func (s *Sensor) open(o SensorOptions) error {
+	workers, ringBytes := max(o.Workers, 1), o.RingBytes
+	if ringBytes == 0 {
+		ringBytes = 4 << 20
+	}
+	if workers > MaxWorkers {
+		return fmt.Errorf("%d workers, at most %d", workers, MaxWorkers)
+	}
+	spec, err := loadXdp()
+	if err != nil {
+		return err
+	}
+	ring := spec.Maps[xdpMapRings].InnerMap
+	ring.MaxEntries = powerOfTwo(ringBytes / workers)
+	if o.Bans > 0 {
+		spec.Maps[xdpMapBans].MaxEntries = uint32(o.Bans)
+	}
+	replace := make(map[string]*ebpf.Map)
+	if o.Peers != nil {
+		replace[xdpMapPeers] = o.Peers.Map()
+	}
+	left, err := takeOver(o.Folder, spec)
+	if err != nil {
+		return err
+	}
+	defer left.close()
+	for name, m := range left.maps {
+		replace[name] = m
+	}
+	if err := spec.LoadAndAssign(&s.objects, &ebpf.CollectionOptions{MapReplacements: replace}); err != nil {
+		return fmt.Errorf("load program: %w", err)
+	}
+	for i := range workers {
+		m, err := ebpf.NewMap(ring)
+		if err != nil {
+			return fmt.Errorf("ring of %d bytes: %w", ring.MaxEntries, err)
+		}
+		s.rings = append(s.rings, m)
+		if err := s.objects.Rings.Put(uint32(i), m); err != nil {
+			return fmt.Errorf("put ring in place: %w", err)
+		}
+	}
+	if err := s.begin(workers, len(left.maps) > 0); err != nil {
+		return err
+	}
+	if err := left.bans.into(s); err != nil {
+		return fmt.Errorf("bans of an earlier version: %w", err)
+	}
+	return s.settle(left)
+}
+
+// begin fills in what does not change any more.
+func (s *Sensor) begin(workers int, tookOver bool) error {
+	var seed xdpSeed
+	err := s.objects.Seeds.Lookup(uint32(0), &seed)
+	if err == nil && seed.Hash == [2]uint64{} {
+		seed.Hash = [2]uint64{random(), random()}
+		err = s.objects.Seeds.Put(uint32(0), &seed)
+	}
+	if err != nil {
+		return fmt.Errorf("key of the tables: %w", err)
+	}
+	s.config.Hash = seed.Hash
+	s.config.Keys = [2][2]uint64{{random(), random()}, {random(), random()}}
+	s.config.Workers = uint32(workers)
+	s.config.Provisional = uint64(defaultProvisional)
+	if tookOver {
+		s.config.Bans = 1
+		if err := s.objects.HitsUntil.Set(monotonic() + uint64(defaultProvisional)); err != nil {
+			return err
+		}
+	}
+	return s.configure()
+}
+
+const defaultProvisional = 10 * time.Second
+
+// configure hands s.config to the program, which reads it field by field.
+func (s *Sensor) configure() error {
+	if err := s.objects.Config.Set(&s.config); err != nil {
+		return fmt.Errorf("configure the XDP program: %w", err)
+	}
+	return nil
+}
+
+// SetRules replaces what the program goes by, from the next packet on.
+func (s *Sensor) SetRules(r Rules) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rules = r
+	c := &s.config
+	c.Flags = 0
+	for flag, on := range map[uint32]bool{
+		flagLimitedOnly: r.LimitedOnly, flagTrapServed: r.TrapServed, flagElsewhere: r.Elsewhere, flagNftables: r.Nftables,
+		flagOwnTraps: r.OwnTraps, flagSense: r.Sense, flagVerify: r.Verify,
+	} {
+		if on {
+			c.Flags |= flag
+		}
+	}
+	c.ArmedTcp, c.ArmedUdp = uint8(r.TCP), uint8(r.UDP)
+	c.EphemeralFirst, c.EphemeralLast = r.EphemeralFirst, r.EphemeralLast
+	if c.Provisional = uint64(r.Provisional); r.Provisional <= 0 {
+		c.Provisional = uint64(defaultProvisional)
+	}
+	return s.configure()
+}
+
+// Rings are the ring buffers, one a worker; each has one reader.
+func (s *Sensor) Rings() []*ebpf.Map { return s.rings }
+
+// Sleepers is the array, to be mapped, in which a worker says that it sleeps: a
+// 32-bit word every SleeperStride bytes. The program clears it and wakes the
+// worker.
+func (s *Sensor) Sleepers() *ebpf.Map { return s.objects.Sleepers }
+
+// SleeperStride is how far apart the words of Sleepers are: a cache line.
+const SleeperStride = 64
+
+// Ports is a set of ports, a bit each.
+type Ports = [1024]uint64
+
+// SetTraps replaces the trap ports.
+func (s *Sensor) SetTraps(tcp, udp *Ports) error {
+	err := s.objects.Traps.Put(uint32(TCP), tcp)
+	if err = errors.Join(err, s.objects.Traps.Put(uint32(UDP), udp)); err != nil {
+		return fmt.Errorf("trap ports of the XDP program: %w", err)
+	}
+	return nil
+}
+
+// SetOwn replaces the addresses of this host.
+func (s *Sensor) SetOwn(addrs []netip.Addr) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := replaceKeys(s.own, addrs, func(a netip.Addr, add bool) error {
+		key := a.As16()
+		if add {
+			return s.objects.Own.Put(key, uint32(1))
+		}
+		return s.objects.Own.Delete(key)
+	})
+	if err != nil {
+		return fmt.Errorf("own addresses of the XDP program: %w", err)
+	}
+	return nil
+}
+
+// SetSpare replaces the list of those who are never acted on.
+func (s *Sensor) SetSpare(prefixes []netip.Prefix) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := replaceKeys(s.spare, prefixes, func(p netip.Prefix, add bool) error {
+		key := spareKey(p)
+		if add {
+			return s.objects.Spare.Put(&key, uint32(1))
+		}
+		return s.objects.Spare.Delete(&key)
+	})
+	if err != nil {
+		return fmt.Errorf("whom the XDP program spares: %w", err)
+	}
+	return nil
+}
+
+// replaceKeys makes have the set of want, adding before it takes out.
+func replaceKeys[K comparable](have map[K]struct{}, want []K, change func(k K, add bool) error) error {
+	keep := make(map[K]struct{}, len(want))
+	for _, k := range want {
+		keep[k] = struct{}{}
+		if _, there := have[k]; there {
+			continue
+		}
+		if err := change(k, true); err != nil {
+			return err
+		}
+		have[k] = struct{}{}
+	}
+	for k := range have {
+		if _, wanted := keep[k]; wanted {
+			continue
+		}
+		if err := change(k, false); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return err
+		}
+		delete(have, k)
+	}
+	return nil
+}
+
+func spareKey(p netip.Prefix) xdpSpareKey {
+	bits := p.Bits()
+	if p.Addr().Is4() {
+		bits += 96
+	}
+	return xdpSpareKey{Bits: uint32(bits), Addr: p.Addr().As16()}
+}
+
+func random() uint64 {
+	var b [8]byte
+	rand.Read(b[:]) // never fails
+	return binary.NativeEndian.Uint64(b[:])
+}
+
+// monotonic is the program's clock.
+func monotonic() uint64 {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &t); err != nil {
+		return 0 // never on Linux
+	}
+	return uint64(t.Nano())
+}
+
+// powerOfTwo is the largest one that is not above n, a page at least.
+func powerOfTwo(n int) uint32 {
+	p := uint32(os.Getpagesize())
+	for int(p)*2 <= n {
+		p *= 2
+	}
+	return p
+}

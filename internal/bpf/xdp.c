@@ -1,0 +1,230 @@
+//go:build ignore
+
+// SPDX-License-Identifier: BSD-2-Clause
+// The packet's way below the stack: who is banned is dropped, who probes a trap
+// where nobody is is told of and, where the configuration says so, banned with
+// this very packet. Everything else passes, and what most packets need for that
+// is one look-up, or none.
+#include "xdp_events.h"
+#include "xdp_served.h"
+#include "xdp_challenge.h"
+
+inline_ int is_trap(const struct packet *p)
+{
+	__u32 which = p->proto == IPPROTO_UDP;
+	struct ports *t;
+
+	if (p->proto != IPPROTO_TCP && p->proto != IPPROTO_UDP)
+		return 0;
+	t = bpf_map_lookup_elem(&traps, &which);
+	return t && t->word[p->dport >> 6 & 1023] >> (p->dport & 63) & 1;
+}
+
+inline_ int is_spared(const struct packet *p)
+{
+	struct spare_key key = {.bits = 128};
+
+	__builtin_memcpy(key.addr, &p->src, 16);
+	return bpf_map_lookup_elem(&spare, &key) != NULL;
+}
+
+inline_ int is_own(const struct packet *p) { return bpf_map_lookup_elem(&own, &p->dst) != NULL; }
+
+inline_ int is_peer(const struct packet *p) { return bpf_map_lookup_elem(&peers, &p->src) != NULL; }
+
+// is_discovery: without neighbour discovery (RFC 4861) a source on our link could
+// not be reached at all, whatever its ban leaves it.
+inline_ int is_discovery(const struct packet *p)
+{
+	return p->proto == IPPROTO_ICMPV6 && p->ip & IS_V6 && p->type >= 133 && p->type <= 136;
+}
+
+inline_ int bare_syn(const struct packet *p) { return (p->flags & F_SIX) == F_SYN; }
+
+// Kinds of TCP packet, as detect.Classify tells them.
+enum kind { NO_PROBE, PROOF_OF_NOTHING, BANNABLE };
+
+inline_ enum kind classify(const struct packet *p)
+{
+	__u16 f = p->flags & F_SIX;
+
+	if (f & F_RST || (f & (F_SYN | F_ACK)) == (F_SYN | F_ACK))
+		return NO_PROBE;
+	if (f == F_SYN || f == F_FIN)
+		return BANNABLE;
+	if (!f)
+		return p->flags ? PROOF_OF_NOTHING : BANNABLE; // ECE or CWR alone is odd, not NULL
+	if ((f & (F_FIN | F_PSH | F_URG)) == (F_FIN | F_PSH | F_URG) && !(f & F_ACK))
+		return BANNABLE;
+	if (f == (F_FIN | F_ACK) || f == F_ACK)
+		return PROOF_OF_NOTHING; // may be the tail of an old connection
+	return f & F_ACK ? NO_PROBE : PROOF_OF_NOTHING;
+}
+
+// soft says whether a soft ban lets p pass: connections that exist, answers, and
+// errors about them do.
+inline_ int soft_passes(struct xdp_md *ctx, const struct packet *p, enum state parsed, __u8 protos)
+{
+	switch (p->proto) {
+	case IPPROTO_TCP:
+		if (!(protos & BAN_TCP))
+			return 1;
+		break;
+	case IPPROTO_UDP:
+		if (!(protos & BAN_UDP))
+			return 1;
+		break;
+	case 0: // of IPv6: not known
+		if (parsed == PARTLY)
+			break;
+		// fall through
+	default:
+		if (!(protos & BAN_OTHER))
+			return 1;
+	}
+	if (parsed != WHOLE)
+		return parsed == OPAQUE || p->later || config.flags & NFTABLES; // without its first fragment a datagram is nothing
+	switch (p->proto) {
+	case IPPROTO_TCP:
+		return !bare_syn(p) && belongs(ctx, p);
+	case IPPROTO_UDP:
+		return belongs(ctx, p);
+	case IPPROTO_ICMP: // echo, timestamp, information and mask requests
+		return p->ip & IS_V6 || !(p->type == 8 || p->type == 13 || p->type == 15 || p->type == 17);
+	case IPPROTO_ICMPV6:
+		return !(p->ip & IS_V6) || p->type != 128;
+	case IPPROTO_SCTP:
+		return p->type != 1; // INIT
+	}
+	return 1;
+}
+
+// limited_passes: what a socket takes, and whatever cannot be known here.
+inline_ int limited_passes(struct xdp_md *ctx, struct packet *p, enum state parsed)
+{
+	if (parsed != WHOLE || (p->proto != IPPROTO_TCP && p->proto != IPPROTO_UDP))
+		return 1;
+	return use_of(ctx, p, bare_syn(p)) != FREE;
+}
+
+// trapped judges a packet for a trap port. s is what keeps its source out, which
+// has let it pass: nothing, a limited ban or a pardon. What costs least is asked
+// first, for in advanced mode the packets of every service come here.
+inline_ int trapped(struct xdp_md *ctx, struct packet *p, struct standing *s, __u64 now)
+{
+	int tcp = p->proto == IPPROTO_TCP, syn = tcp && bare_syn(p);
+	enum kind kind = tcp ? classify(p) : BANNABLE;
+	__u8 armed = tcp ? config.armed_tcp : config.armed_udp;
+	int peer, spared, verdict;
+	__u8 made = PARDON;
+	enum use use;
+
+	if (s->strength == PARDON && (verdict = answered(ctx, p, s, now)) >= 0)
+		return verdict;
+	if (kind == NO_PROBE || (!syn && ephemeral(p->dport))) {
+		count(C_NOISE);
+		return XDP_PASS;
+	}
+	use = use_of(ctx, p, syn);
+	switch (use) {
+	case SERVED:
+		if (config.flags & TRAP_SERVED && (!tcp || syn))
+			break;
+		count(C_SERVED);
+		return XDP_PASS;
+	case ANSWER:
+	case TRANSLATED:
+		count(C_REPLIES);
+		return XDP_PASS;
+	default:
+		break;
+	}
+	if (!is_own(p))
+		return XDP_PASS; // somebody else's, on the way through
+	if (p->marks & (BAD_LENGTH | BAD_CHECKSUM) || bad_header(ctx, p)) {
+		count(C_BAD);
+		return XDP_PASS;
+	}
+	if (use == UNKNOWN) {
+		if (config.flags & SENSE)
+			tell(ctx, p, QUESTION, PARDON, 0);
+		return XDP_PASS;
+	}
+	count(C_SIGHTED);
+	peer = is_peer(p);
+	spared = is_spared(p);
+	if (spared || !armed || kind != BANNABLE || s->ban) {
+		if (config.flags & SENSE)
+			tell(ctx, p, PROBE, PARDON, peer);
+		return !spared ? challenge(ctx, p, s, now, XDP_PASS) : XDP_PASS;
+	}
+	made = peer || config.flags & LIMITED_ONLY ? LIMITED : SOFT;
+	count(C_HITS);
+	tell(ctx, p, PROBE, made, peer);
+	verdict = challenge(ctx, p, s, now, XDP_DROP); // the frame is another now
+	if (!provisional(&p->src, now, made, made == LIMITED ? BAN_ALL : armed, verdict == XDP_TX ? CHALLENGED : 0))
+		count(C_HITS_FULL);
+	return verdict;
+}
+
+// worth_a_look: of what only user space can read, what may be for a trap: as the
+// filter of AF_PACKET has it.
+inline_ int worth_a_look(const struct packet *p)
+{
+	if (!(config.flags & SENSE))
+		return 0;
+	if (p->ip & IS_V6)
+		return 1;
+	if (!p->later)
+		return is_trap(p);
+	return p->later <= 7 && p->proto == IPPROTO_TCP; // its header may go on there
+}
+
+// is_mapped: ::ffff:a.b.c.d, which is how IPv4 is written here.
+inline_ int is_mapped(const struct addr *a) { return !a->d[0] && a->w[2] == htonl(0xffff); }
+
+SEC("xdp.frags")
+int sense(struct xdp_md *ctx)
+{
+	struct packet p = {};
+	struct standing s = {};
+	enum state parsed = parse(ctx, &p);
+	__u64 now = bpf_ktime_get_coarse_ns();
+	int trap, verdict;
+
+	if (parsed == NOT_IP)
+		return XDP_PASS;
+	if (p.ip & IS_V6 && (is_mapped(&p.src) || is_mapped(&p.dst)))
+		return XDP_PASS; // addresses that no IPv6 packet has: the stack drops it
+	find_standing(&p, now, &s);
+	trap = parsed == WHOLE ? is_trap(&p) : parsed == PARTLY && worth_a_look(&p);
+	if ((!trap && s.strength == PARDON) || is_discovery(&p))
+		return XDP_PASS;
+	if (s.strength != PARDON && !is_spared(&p)) {
+		if (s.strength == FULL) {
+			dropped(&s, C_DROPPED_FULL);
+			return XDP_DROP;
+		}
+		if (!is_own(&p))
+			return XDP_PASS;
+		// Whoever is kept out goes on being challenged, or nobody would ever be
+		// proved to be who he says.
+		if (trap && (verdict = answered(ctx, &p, &s, now)) >= 0)
+			return verdict;
+		if (s.strength == SOFT ? !soft_passes(ctx, &p, parsed, s.protos) : !limited_passes(ctx, &p, parsed)) {
+			dropped(&s, s.strength == SOFT ? C_DROPPED_SOFT : C_DROPPED_LIMITED);
+			return trap ? challenge(ctx, &p, &s, now, XDP_DROP) : XDP_DROP;
+		}
+	}
+	if (!trap)
+		return XDP_PASS;
+	if (parsed == PARTLY) {
+		if (is_own(&p))
+			tell_raw(ctx, &p);
+		return XDP_PASS;
+	}
+	return trapped(ctx, &p, &s, now);
+}
+
+// The kernel gives connection tracking to programs under its own licence only.
+char terms[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,160 @@
+//go:build ignore
+
+// SPDX-License-Identifier: BSD-2-Clause
+// What user space is told, and what is counted where it cannot be told.
+#pragma once
+#include "xdp_bans.h"
+
+enum { CHECKSUMMED = 60 }; // the longest IPv4 header
+
+// bad_header reports whether the checksum of an IPv4 header is wrong. That of the
+// transport cannot be known here: a neighbour on this machine leaves it to a card
+// that there is none of.
+once_ int bad_header(struct xdp_md *ctx, const struct packet *p)
+{
+	__u32 header[CHECKSUMMED / 4] = {};
+	__u64 len;
+	__s64 sum;
+
+	if (!p)
+		return 0;
+	len = (__u32)(p->transport - p->network);
+	OPAQUE_TO_COMPILER(len);
+	if (p->ip & IS_V6 || len < 20 || len > CHECKSUMMED)
+		return 0;
+	if (bpf_xdp_load_bytes(ctx, p->network, header, len))
+		return 0;
+	sum = bpf_csum_diff(NULL, 0, header, sizeof(header), 0);
+	sum = (sum & 0xffff) + (sum >> 16 & 0xffff);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return sum != 0xffff;
+}
+
+inline_ __u32 worker_of(const struct addr *src)
+{
+	__u32 n = config.workers;
+
+	return n > 1 ? (hash_of(src) >> 16) % n : 0;
+}
+
+// wake is whether a record wakes the worker: one that is awake looks again before
+// it sleeps.
+inline_ __u64 wake(__u32 worker)
+{
+	struct sleeper *s = bpf_map_lookup_elem(&sleepers, &worker);
+
+	if (!s || !s->asleep)
+		return RB_NO_WAKEUP;
+	s->asleep = 0;
+	return RB_FORCE_WAKEUP;
+}
+
+inline_ void fill(struct xdp_md *ctx, const struct packet *p, struct event *e, __u8 what, __u8 made, int peer)
+{
+	__u64 options = p->options_len;
+
+	e->time = bpf_ktime_get_ns();
+	e->src = p->src;
+	e->dst = p->dst;
+	e->ifindex = ctx->ingress_ifindex;
+	e->seq = p->seq;
+	e->ack = p->ack;
+	e->ipid = p->ipid;
+	e->length = bpf_xdp_get_buff_len(ctx);
+	e->times = 1;
+	e->sport = p->sport;
+	e->dport = p->dport;
+	e->flags = p->flags;
+	e->window = p->window;
+	e->urgent = p->urgent;
+	e->payload = p->payload;
+	e->vlan[0] = p->vlan[0];
+	e->vlan[1] = p->vlan[1];
+	e->vlans = p->vlans;
+	e->proto = p->proto;
+	e->ttl = p->ttl;
+	e->ip = p->ip | (peer ? IS_PEER : 0) | worker_of(&p->src) * WORKER;
+	e->marks = p->marks;
+	e->what = what;
+	e->made = made;
+	e->options_len = 0;
+	OPAQUE_TO_COMPILER(options);
+	if (options >= 4 && options <= sizeof(e->options) &&
+	    !bpf_xdp_load_bytes(ctx, p->transport + 20, e->options, options))
+		e->options_len = options;
+}
+
+// missed counts a probe that found no room in its ring, under its source.
+once_ int miss(struct xdp_md *ctx, const struct packet *p, __u8 made, int peer)
+{
+	struct event *e, first = {};
+
+	if (!p)
+		return 0;
+	count(C_COUNTED);
+	e = config.epoch ? bpf_map_lookup_elem(&missed_odd, &p->src) : bpf_map_lookup_elem(&missed_even, &p->src);
+	if (e) {
+		__sync_fetch_and_add(&e->times, 1);
+		return 0;
+	}
+	fill(ctx, p, &first, COUNTED, made, peer);
+	if (config.epoch ? bpf_map_update_elem(&missed_odd, &p->src, &first, BPF_NOEXIST)
+			 : bpf_map_update_elem(&missed_even, &p->src, &first, BPF_NOEXIST))
+		count(C_UNCOUNTED);
+	return 0;
+}
+
+// tell hands an event to the worker of its source.
+once_ int tell(struct xdp_md *ctx, const struct packet *p, __u8 what, __u8 made, int peer)
+{
+	struct event *e;
+	__u32 worker;
+	void *ring;
+
+	if (!p)
+		return 0;
+	worker = worker_of(&p->src);
+	ring = bpf_map_lookup_elem(&rings, &worker);
+	e = ring ? bpf_ringbuf_reserve(ring, sizeof(*e), 0) : NULL;
+	if (!e && what == PROBE)
+		return miss(ctx, p, made, peer);
+	if (!e) {
+		count(C_RAW_LOST);
+		return 0;
+	}
+	fill(ctx, p, e, what, made, peer);
+	bpf_ringbuf_submit(e, wake(worker));
+	count(C_EVENTS);
+	return 0;
+}
+
+// tell_raw hands the frame itself over.
+once_ int tell_raw(struct xdp_md *ctx, const struct packet *p)
+{
+	__u64 n = bpf_xdp_get_buff_len(ctx);
+	struct raw_event *e;
+	__u32 worker;
+	void *ring;
+
+	if (!p)
+		return 0;
+	worker = worker_of(&p->src);
+	ring = bpf_map_lookup_elem(&rings, &worker);
+	e = ring ? bpf_ringbuf_reserve(ring, sizeof(*e), 0) : NULL;
+	if (!e) {
+		count(C_RAW_LOST);
+		return 0;
+	}
+	fill(ctx, p, &e->event, RAW, PARDON, 0);
+	OPAQUE_TO_COMPILER(n);
+	if (n > RAW_BYTES)
+		n = RAW_BYTES;
+	if (n < 1 || bpf_xdp_load_bytes(ctx, 0, e->data, n)) {
+		bpf_ringbuf_discard(e, RB_NO_WAKEUP);
+		count(C_RAW_LOST);
+		return 0;
+	}
+	bpf_ringbuf_submit(e, wake(worker));
+	count(C_EVENTS);
+	return 0;
+}

@@ -1,0 +1,242 @@
+//go:build ignore
+
+// SPDX-License-Identifier: BSD-2-Clause
+// The packet as package decode reads it: the two are tested against each other
+// on the same bytes.
+#pragma once
+#include "xdp_maps.h"
+
+enum { ETH_IPV4 = 0x0800, ETH_VLAN = 0x8100, ETH_IPV6 = 0x86dd, ETH_PPPOE = 0x8864, ETH_QINQ = 0x88a8, ETH_QINQ1 = 0x9100 };
+enum { IPPROTO_ICMP = 1, IPPROTO_ICMPV6 = 58, IPPROTO_SCTP = 132 };
+
+// IPv6 extension headers (IANA).
+enum { HOP_BY_HOP = 0, ROUTING = 43, FRAGMENT = 44, ESP = 50, AH = 51, DEST_OPTS = 60, MOBILITY = 135, HIP = 139, SHIM6 = 140 };
+
+enum { F_FIN = 1, F_SYN = 2, F_RST = 4, F_PSH = 8, F_ACK = 16, F_URG = 32, F_SIX = 63 };
+
+enum { MAX_TAGS = 2, MAX_EXT = 6 };
+
+enum state {
+	NOT_IP,
+	OPAQUE, // from whom and to whom is known, no more: no host would take it, or it is encrypted
+	PARTLY, // user space has to look at it: fragments, long chains of headers
+	WHOLE,  // read up to the transport header
+};
+
+struct packet {
+	struct addr src, dst;
+	__u32 seq, ack, ipid;
+	__u32 network, transport; // offsets of the headers
+	__u16 sport, dport, flags, window, urgent, payload;
+	__u16 vlan[MAX_TAGS];
+	__u8 vlans, proto, ttl, ip, marks, options_len;
+	__u8 type;  // ICMP; SCTP: type of the first chunk
+	__u8 later; // a fragment: where it lies, in 8 bytes, 255 for that and more; 0 for the first
+	__u8 asked; // 0, or 1 and its enum use
+};
+
+#define NULL ((void *)0)
+
+inline_ __u16 be16(const __u8 *b) { return (__u16)b[0] << 8 | b[1]; }
+inline_ __u32 be32(const __u8 *b) { return (__u32)b[0] << 24 | (__u32)b[1] << 16 | (__u32)b[2] << 8 | b[3]; }
+
+inline_ void count(enum counter which)
+{
+	__u64 *n = bpf_map_lookup_elem(&counters, &which);
+
+	if (n)
+		(*n)++;
+}
+
+enum { MAX_OFFSET = 16384 }; // of a transport header, where the verifier wants a bound
+
+// read_transport reads the fixed header; left is what the IP length leaves for it.
+once_ int read_transport(struct xdp_md *ctx, struct packet *p, __u32 left)
+{
+	__u8 *b = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u64 off;
+	__u32 n;
+
+	if (!p)
+		return OPAQUE;
+	off = p->transport;
+	if (off > MAX_OFFSET)
+		return OPAQUE;
+	b += off;
+	OPAQUE_TO_COMPILER(b);
+	if (p->proto == IPPROTO_TCP) {
+		if (b + 20 > end || left < 20)
+			return OPAQUE;
+		p->sport = be16(b);
+		p->dport = be16(b + 2);
+		p->seq = be32(b + 4);
+		p->ack = be32(b + 8);
+		p->flags = be16(b + 12) & 0x1ff;
+		p->window = be16(b + 14);
+		p->urgent = be16(b + 18);
+		n = (b[12] >> 4) * 4;
+		if (n < 20 || n > left)
+			p->marks |= BAD_LENGTH;
+		if (n < 20)
+			n = 20;
+		p->options_len = n - 20;
+		p->payload = left > n ? left - n : 0;
+	} else if (p->proto == IPPROTO_UDP) {
+		if (b + 8 > end || left < 8)
+			return OPAQUE;
+		p->sport = be16(b);
+		p->dport = be16(b + 2);
+		p->payload = left - 8;
+		n = be16(b + 4);
+		if (!n && p->ip & IS_V6)
+			n = left; // as Linux takes a jumbogram's
+		if (n < 8 || n > left)
+			p->marks |= BAD_LENGTH;
+		else if (p->ip & IS_V6 && !b[6] && !b[7])
+			p->marks |= BAD_CHECKSUM; // not optional there: RFC 8200 section 8.1
+	} else if (p->proto == IPPROTO_SCTP) {
+		if (b + 13 <= end && left > 12)
+			p->type = b[12];
+	} else {
+		if (b + 1 <= end && left)
+			p->type = b[0];
+	}
+	return WHOLE;
+}
+
+// read_chain walks the extension headers from next on. left is what the IP
+// length leaves. What fragments hold is user space's to find out.
+once_ int read_chain(struct xdp_md *ctx, struct packet *p, __u32 next, __u32 left)
+{
+	__u8 b[8] = {};
+	__u32 size;
+
+	if (!p)
+		return OPAQUE;
+	for (int i = 0; i <= MAX_EXT; i++) {
+		switch (next) {
+		case HOP_BY_HOP:
+			if (i)
+				return OPAQUE; // RFC 8200 section 4.1
+			break;
+		case ROUTING:
+		case DEST_OPTS:
+		case MOBILITY:
+		case HIP:
+		case SHIM6:
+		case AH:
+		case FRAGMENT:
+			break;
+		case ESP:
+			return OPAQUE;
+		default:
+			p->proto = next;
+			return read_transport(ctx, p, left);
+		}
+		if (i == MAX_EXT)
+			return PARTLY;
+		if (left < 8 || bpf_xdp_load_bytes(ctx, p->transport, b, 8))
+			return OPAQUE;
+		p->marks |= EXT_HEADERS;
+		if (next == FRAGMENT) {
+			// Behind further headers the protocol stays unknown: 0.
+			if (b[0] == IPPROTO_TCP || b[0] == IPPROTO_UDP || b[0] == IPPROTO_ICMPV6 || b[0] == IPPROTO_SCTP)
+				p->proto = b[0];
+			p->later = be16(b + 2) & 0xfff8 ? 255 : 0;
+			return PARTLY;
+		}
+		size = next == AH ? ((__u32)b[1] + 2) * 4 : ((__u32)b[1] + 1) * 8;
+		if (size > left)
+			return OPAQUE;
+		next = b[0];
+		left -= size;
+		p->transport += size;
+	}
+	return PARTLY;
+}
+
+inline_ enum state read_ipv4(struct xdp_md *ctx, struct packet *p, __u8 *b, __u8 *end)
+{
+	__u32 header, total, at;
+	__u32 have = end - b;
+	__u8 ports[4];
+
+	if (b + 20 > end || b[0] >> 4 != 4)
+		return NOT_IP;
+	p->src.w[2] = p->dst.w[2] = htonl(0xffff);
+	__builtin_memcpy(&p->src.w[3], b + 12, 4);
+	__builtin_memcpy(&p->dst.w[3], b + 16, 4);
+	header = (b[0] & 0xf) * 4;
+	total = be16(b + 2);
+	if (!total)
+		total = have; // as before segmentation
+	if (header < 20 || total < header)
+		return OPAQUE;
+	at = be16(b + 6);
+	p->ipid = be16(b + 4);
+	p->ttl = b[8];
+	p->proto = b[9];
+	if (at & 0x4000)
+		p->ip |= HAS_DF;
+	if (header > 20)
+		p->ip |= HAS_OPTIONS;
+	if (total > have)
+		p->marks |= SHORT_PAYLOAD;
+	p->transport = p->network + header;
+	if (!(at & 0x3fff))
+		return read_transport(ctx, p, total - header);
+	at &= 0x1fff;
+	p->later = at < 255 ? at : 255;
+	if (!at && !bpf_xdp_load_bytes(ctx, p->transport, ports, 4))
+		p->dport = be16(ports + 2); // of TCP and UDP: cut at multiples of 8, the first has it
+	return PARTLY;
+}
+
+inline_ enum state read_ipv6(struct xdp_md *ctx, struct packet *p, __u8 *b, __u8 *end)
+{
+	__u32 have = end - b;
+	__u32 total, next;
+
+	if (b + 40 > end || b[0] >> 4 != 6)
+		return NOT_IP;
+	p->ip |= IS_V6;
+	total = be16(b + 4);
+	next = b[6];
+	if (!total && next == HOP_BY_HOP)
+		total = have - 40; // a jumbogram, RFC 2675
+	p->ttl = b[7];
+	__builtin_memcpy(&p->src, b + 8, 16);
+	__builtin_memcpy(&p->dst, b + 24, 16);
+	if (total + 40 > have)
+		p->marks |= SHORT_PAYLOAD;
+	p->transport = p->network + 40;
+	if (next == IPPROTO_TCP || next == IPPROTO_UDP) {
+		p->proto = next;
+		return read_transport(ctx, p, total);
+	}
+	return read_chain(ctx, p, next, total);
+}
+
+once_ int parse(struct xdp_md *ctx, struct packet *p)
+{
+	__u8 *b = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u32 type, off = 14;
+
+	if (!p || b + 14 > end)
+		return NOT_IP;
+	type = be16(b + 12);
+	for (int i = 0; type == ETH_VLAN || type == ETH_QINQ || type == ETH_QINQ1; i++) {
+		if (i == MAX_TAGS || b + off + 4 > end)
+			return NOT_IP;
+		p->vlan[i] = be16(b + off) & 0xfff;
+		p->vlans++;
+		type = be16(b + off + 2);
+		off += 4;
+	}
+	p->network = off;
+	if (type == ETH_IPV4)
+		return read_ipv4(ctx, p, b + off, end);
+	if (type == ETH_IPV6)
+		return read_ipv6(ctx, p, b + off, end);
+	return NOT_IP;
+}

@@ -1,0 +1,357 @@
+package xdp
+
+import (
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+	"unsafe"
+
+	"portsentry/internal/bpf"
+	"portsentry/internal/capture"
+)
+
+// memory is a ring in ordinary memory, with the kernel's side of it.
+type memory struct {
+	*ring
+	tail uint64 // producer position
+}
+
+func newMemory(size int) *memory {
+	data := make([]byte, 2*size)
+	return &memory{ring: newRing(make([]byte, 8), make([]byte, 8), data)}
+}
+
+// put begins a record as bpf_ringbuf_reserve does; it is finished with flags 0.
+func (m *memory) put(record []byte, flags uint32) (at uint64) {
+	at = m.tail % m.size
+	m.header(at, uint32(len(record))|flags)
+	for i, b := range record { // as both mappings show it
+		j := (at + headerSize + uint64(i)) % m.size
+		m.data[j], m.data[j+m.size] = b, b
+	}
+	m.tail += (headerSize + uint64(len(record)) + 7) &^ 7
+	m.producer.Store(uintptr(m.tail))
+	return at
+}
+
+func (m *memory) header(at uint64, v uint32) {
+	binary.NativeEndian.PutUint32(m.data[at:], v)
+	binary.NativeEndian.PutUint32(m.data[at+m.size:], v)
+}
+
+func (m *memory) worker() *Worker { return &Worker{ring: m.ring, looked: time.Now()} }
+
+// readAll reads what is there.
+func (m *memory) readAll() (got []string, err error) {
+	for end := m.next + m.waiting(); ; {
+		record, err := m.read(end)
+		if record == nil {
+			return got, err
+		}
+		got = append(got, string(record))
+	}
+}
+
+func bytesOf(e *bpf.Event) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(e)), eventSize)
+}
+
+func TestRing(t *testing.T) {
+	m := newMemory(64)
+	var want []string
+	expect := func(when string, records ...string) {
+		t.Helper()
+		got, err := m.readAll()
+		if err != nil || !slices.Equal(got, records) {
+			t.Errorf("%s: %q, %v, want %q", when, got, err, records)
+		}
+	}
+	expect("empty")
+	for i := range 20 { // comes round several times
+		want = []string{"abc"[:i%4], "12345678", ""}
+		m.put([]byte(want[0]), 0)
+		m.put([]byte(want[1]), 0)
+		m.put([]byte("gone"), discarded)
+		expect("three", want...)
+		expect("read already")
+		m.release()
+		if got := m.consumer.Load(); got != m.tail {
+			t.Fatalf("released up to %d of %d", got, m.tail)
+		}
+	}
+	m.put([]byte("first"), 0)
+	at := m.put([]byte("second"), busy)
+	m.put([]byte("third"), 0)
+	expect("the second is being written", "first")
+	expect("still")
+	m.header(at, 6)
+	expect("written", "second", "third")
+}
+
+func TestRingCorrupt(t *testing.T) {
+	for name, spoil := range map[string]func(m *memory){
+		"a record longer than the ring":     func(m *memory) { m.header(0, 65) },
+		"a record beyond the producer":      func(m *memory) { m.header(0, 9) },
+		"the longest length":                func(m *memory) { m.header(0, busy>>1-1) },
+		"a producer a ring and more ahead":  func(m *memory) { m.producer.Store(72) },
+		"a producer behind the consumer":    func(m *memory) { m.next, m.tail = 16, 8; m.producer.Store(8) },
+		"a producer in the midst of things": func(m *memory) { m.producer.Store(4) },
+		"a consumer that is not aligned":    func(m *memory) { m.next = 3 },
+	} {
+		m := newMemory(64)
+		m.put([]byte("abcdefgh"), 0)
+		spoil(m)
+		if _, err := m.readAll(); !errors.Is(err, errCorrupt) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// Room is given back a batch at a time, and a batch is bounded.
+func TestBatch(t *testing.T) {
+	e := bpf.Event{What: bpf.WhatProbe}
+	const whole = headerSize + 128
+	for _, test := range []struct {
+		size, records int
+		batches       []uint64
+	}{
+		{1 << 20, 600, []uint64{256, 256, 88}},
+		{4 << 10, 30, []uint64{8, 8, 8, 6}}, // a quarter, and what it cuts
+	} {
+		m := newMemory(test.size)
+		w := m.worker()
+		for range test.records {
+			m.put(bytesOf(&e), 0)
+		}
+		told := uint64(0)
+		for i, want := range test.batches {
+			before := m.consumer.Load()
+			n, err := w.batch(m.next+m.waiting(), func(*capture.Event) {
+				told++
+				if m.consumer.Load() != before {
+					t.Fatal("given back while it is read")
+				}
+			}, nil)
+			if err != nil || n != want*whole || m.consumer.Load() != before+n {
+				t.Errorf("%d bytes, batch %d: %d, %v; consumer %d to %d", test.size, i, n, err, before, m.consumer.Load())
+			}
+		}
+		if n, err := w.batch(m.next+m.waiting(), nil, nil); n != 0 || err != nil || told != uint64(test.records) || w.Stats().Events != told {
+			t.Errorf("after the last: %d, %v, %d told", n, err, told)
+		}
+	}
+}
+
+// Records that hold nothing known are counted, and what comes behind them is read.
+func TestUnread(t *testing.T) {
+	m := newMemory(8192)
+	w := m.worker()
+	m.put(make([]byte, eventSize-1), 0)
+	for _, what := range []uint8{0, bpf.WhatCounted + 1, 255, bpf.WhatProbe} {
+		m.put(bytesOf(&bpf.Event{What: what}), 0)
+	}
+	m.put(nil, 0)
+	m.put(bytesOf(&bpf.Event{}), discarded)
+	for _, b := range []int{0, 100, bpf.RawBytes} {
+		m.put(append(bytesOf(&bpf.Event{What: bpf.WhatRaw, Length: 200}), make([]byte, b)...), 0)
+	}
+	var lengths []int
+	for m.waiting() > 0 {
+		if _, err := w.batch(m.next+m.waiting(), func(*capture.Event) {}, func(f *capture.Frame) {
+			lengths = append(lengths, len(f.Data))
+			if f.WireLen != 200 {
+				t.Errorf("%+v", f)
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s := w.Stats(); s != (Stats{Events: 1, Frames: 3, Unread: 4}) || !slices.Equal(lengths, []int{0, 100, 200}) {
+		t.Errorf("%+v, frames of %d bytes", s, lengths)
+	}
+}
+
+func TestPause(t *testing.T) {
+	w := newMemory(1 << 20).worker()
+	for _, test := range []struct {
+		n        uint64
+		in, want time.Duration
+	}{
+		{0, time.Hour, minPause},
+		{136, time.Microsecond, 0},             // 136 MB/s: a quarter in 1.9 ms
+		{136, 10 * time.Microsecond, maxPause}, // 13.6 MB/s
+		{256 << 10, 2 * time.Millisecond, 2 * time.Millisecond},
+		{1 << 20, 4 * time.Millisecond, minPause},
+		{1<<20 + 8, 4 * time.Millisecond, 0},
+		{1 << 40, 0, 0},
+		{8, 1 << 62, maxPause},
+	} {
+		want := test.want
+		if test.n == 136 && test.in == time.Microsecond {
+			want = time.Microsecond * (256 << 10) / 136
+		}
+		if got := w.pause(test.n, test.in); got != want {
+			t.Errorf("%d bytes in %v: %v, want %v", test.n, test.in, got, want)
+		}
+	}
+}
+
+// Nobody's table grows without bound: what is not kept is counted.
+func TestCountedIsBounded(t *testing.T) {
+	x := &Source{}
+	for range 2 {
+		x.workers = append(x.workers, newMemory(4096).worker())
+	}
+	for range maxCounted + 3 {
+		x.handOver(&bpf.Event{What: bpf.WhatCounted, Times: 5, Ip: 1 << bpf.IPWorkerShift})
+	}
+	x.handOver(&bpf.Event{What: bpf.WhatCounted, Times: 7})
+	x.handOver(&bpf.Event{What: bpf.WhatCounted, Times: 1, Ip: 7 << bpf.IPWorkerShift})
+	for i, want := range []struct{ events, times, lost uint64 }{{1, 7, 1}, {maxCounted, 5 * maxCounted, 15}} {
+		var times uint64
+		for range 2 { // the second time there is nothing left
+			x.workers[i].deliverCounted(func(e *capture.Event) {
+				if times += uint64(e.Times); e.Kind != capture.EventCounted {
+					t.Fatal(e.Kind)
+				}
+			})
+		}
+		if s := x.workers[i].Stats(); times != want.times || s.Events != want.events || s.CountedLost != want.lost {
+			t.Errorf("worker %d: %d times, %+v", i, times, s)
+		}
+	}
+}
+
+func TestFill(t *testing.T) {
+	mapped := [16]byte{10: 255, 11: 255, 12: 192, 13: 0, 14: 2, 15: 1}
+	base := bpf.Event{What: bpf.WhatProbe, Times: 1}
+	base.Src.B, base.Dst.B = mapped, mapped
+	for name, test := range map[string]struct {
+		edit func(e *bpf.Event)
+		ok   func(e *capture.Event) bool
+	}{
+		"IPv4": {func(*bpf.Event) {}, func(e *capture.Event) bool {
+			return e.Src == netip.MustParseAddr("192.0.2.1") && e.Dst == e.Src && !e.DF && !e.IPOptions && !e.Peer && !e.Malformed && !e.Short && !e.ExtHeaders && !e.Held
+		}},
+		"mapped, in IPv6": {func(e *bpf.Event) { e.Ip = bpf.IPv6 }, func(e *capture.Event) bool {
+			return e.Src == netip.MustParseAddr("::ffff:192.0.2.1") && e.Src.Is4In6()
+		}},
+		"bits of ip": {func(e *bpf.Event) { e.Ip = bpf.IPDontFragment | bpf.IPOptions | bpf.IPPeer | 3<<bpf.IPWorkerShift }, func(e *capture.Event) bool {
+			return e.DF && e.IPOptions && e.Peer && e.Src.Is4()
+		}},
+		"wrong IP checksum":              {func(e *bpf.Event) { e.Marks = badIPChecksum }, func(e *capture.Event) bool { return e.Malformed && !e.Short }},
+		"wrong checksum":                 {func(e *bpf.Event) { e.Marks = badChecksum }, func(e *capture.Event) bool { return e.Malformed }},
+		"wrong length":                   {func(e *bpf.Event) { e.Marks = badLength }, func(e *capture.Event) bool { return e.Malformed }},
+		"short":                          {func(e *bpf.Event) { e.Marks = shortPayload }, func(e *capture.Event) bool { return e.Short && !e.Malformed }},
+		"extension headers":              {func(e *bpf.Event) { e.Marks = extHeaders }, func(e *capture.Event) bool { return e.ExtHeaders && !e.Malformed }},
+		"held":                           {func(e *bpf.Event) { e.Made = 1 }, func(e *capture.Event) bool { return e.Held }},
+		"no times":                       {func(e *bpf.Event) { e.Times = 0 }, func(e *capture.Event) bool { return e.Times == 1 }},
+		"tags":                           {func(e *bpf.Event) { e.Vlans, e.Vlan = 9, [2]uint16{5, 6} }, func(e *capture.Event) bool { return e.VLANs == 2 && e.VLAN == [2]uint16{5, 6} }},
+		"options":                        {func(e *bpf.Event) { e.OptionsLen, e.Options = 2, [40]byte{1, 2, 3} }, func(e *capture.Event) bool { return string(e.TCPOptions) == "\x01\x02" }},
+		"more options than there can be": {func(e *bpf.Event) { e.OptionsLen = 200 }, func(e *capture.Event) bool { return len(e.TCPOptions) == 40 }},
+		"time":                           {func(e *bpf.Event) { e.Time = 5 }, func(e *capture.Event) bool { return e.Time == 1005 }},
+	} {
+		e := base
+		test.edit(&e)
+		// Nothing stays of the event before.
+		got := capture.Event{Malformed: true, Short: true, Held: true, Peer: true, DF: true, IPOptions: true, ExtHeaders: true, Times: 9, TCPOptions: []byte("old")}
+		fill(&got, &e, capture.EventProbe, 1000)
+		if !test.ok(&got) {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+	for what, want := range map[uint8]capture.EventKind{
+		bpf.WhatProbe: capture.EventProbe, bpf.WhatQuestion: capture.EventQuestion, bpf.WhatVerified: capture.EventVerified,
+		bpf.WhatLiving: capture.EventLiving, bpf.WhatCounted: capture.EventCounted, bpf.WhatRaw: 0, 0: 0, 99: 0,
+	} {
+		if got := kindOf(what); got != want {
+			t.Errorf("%d: %d, want %d", what, got, want)
+		}
+	}
+}
+
+// Whatever the ring holds: nobody panics, the reader comes to an end, and not
+// beyond the producer.
+func FuzzBatch(f *testing.F) {
+	probe, raw := bpf.Event{What: bpf.WhatProbe, OptionsLen: 44}, bpf.Event{What: bpf.WhatRaw, Length: 1 << 31}
+	seed := func(records ...[]byte) {
+		m := newMemory(1024)
+		for _, r := range records {
+			m.put(r, 0)
+		}
+		f.Add(m.data[:1024], uint32(0), uint32(m.tail))
+	}
+	seed(bytesOf(&probe), bytesOf(&probe)[:100], append(bytesOf(&raw), make([]byte, 40)...))
+	seed(nil, nil)
+	f.Fuzz(func(t *testing.T, data []byte, consumer, producer uint32) {
+		m := newMemory(1024)
+		copy(m.data, data[:min(len(data), 1024)])
+		copy(m.data[1024:], m.data[:1024])
+		m.next = uint64(consumer)
+		m.producer.Store(uintptr(producer))
+		w := m.worker()
+		for range 1024 {
+			before := m.next
+			n, err := w.batch(m.next+m.waiting(), func(e *capture.Event) {
+				if !e.Src.IsValid() || e.Kind == 0 || e.Times == 0 || len(e.TCPOptions) > 40 || e.VLANs > 2 {
+					t.Fatalf("%+v", e)
+				}
+			}, func(f *capture.Frame) {
+				if len(f.Data) > bpf.RawBytes || len(f.Data) > f.WireLen {
+					t.Fatalf("%+v", f)
+				}
+			})
+			if n != m.next-before || m.next > uint64(producer) && n > 0 {
+				t.Fatalf("read %d bytes from %d to %d of %d", n, before, m.next, producer)
+			}
+			if err != nil || n == 0 {
+				return
+			}
+		}
+		t.Fatal("goes on for ever")
+	})
+}
+
+func filled() (*memory, *Worker) {
+	m := newMemory(1 << 20)
+	e := bpf.Event{What: bpf.WhatProbe, OptionsLen: 20, Times: 1}
+	for m.tail+1024 <= m.size {
+		m.put(bytesOf(&e), 0)
+	}
+	return m, m.worker()
+}
+
+func TestNoAllocations(t *testing.T) {
+	m, w := filled()
+	m.put(append(bytesOf(&bpf.Event{What: bpf.WhatRaw, Length: 80}), make([]byte, 80)...), 0)
+	if n := testing.AllocsPerRun(10, func() {
+		m.next = 0
+		for end := m.tail; m.next != end; {
+			if n, err := w.batch(end, func(*capture.Event) {}, func(*capture.Frame) {}); n == 0 || err != nil {
+				t.Fatal(n, err)
+			}
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// From the ring to the handler.
+func BenchmarkEvent(b *testing.B) {
+	m, w := filled()
+	seen := 0
+	handle := func(*capture.Event) { seen++ }
+	b.ReportAllocs()
+	for b.Loop() {
+		m.next = 0
+		for m.next != m.tail {
+			if n, err := w.batch(m.tail, handle, nil); n == 0 || err != nil {
+				b.Fatal(n, err)
+			}
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(seen), "ns/event")
+}

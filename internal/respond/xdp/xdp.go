@@ -1,0 +1,206 @@
+// Package xdp bans in the XDP program, below the network stack: bans go into its
+// table, each with an end that the program itself keeps to; out come the bans of
+// an earlier run, and how much each has dropped.
+//
+// Besides confirmed bans the program has provisional ones, which it begins by
+// itself with the first packet to a trap port. Nobody can take those out. What
+// user space says of a source comes before them, so lifting a ban is to put a
+// pardon in its place, until whatever the program has begun has ended.
+package xdp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"portsentry/internal/bpf"
+	"portsentry/internal/config"
+	"portsentry/internal/judge"
+	"portsentry/internal/respond"
+)
+
+// pardonTime is how long a pardon lasts: as long as the longest provisional ban.
+const pardonTime = 10 * time.Second
+
+// maxPardons bounds how many provisional bans are taken back within pardonTime.
+// Whoever forges sources that may not be banned must not fill the table.
+const maxPardons = 4096
+
+// sweepEvery is how often what has ended is taken out of the table.
+const sweepEvery = time.Minute
+
+// ErrPardons means that a provisional ban is left to end by itself.
+var ErrPardons = errors.New("too many provisional bans to take back at once")
+
+// Stats counts. It only grows.
+type Stats struct {
+	SweepsFailed uint64 // times that what has ended could not be taken out: it only costs memory
+}
+
+// Method bans in the program of a Sensor. Its methods may be called from any
+// goroutine.
+type Method struct {
+	sensor       *bpf.Sensor
+	filled       chan struct{} // there is something to sweep, some day
+	sweepsFailed atomic.Uint64
+
+	mu      sync.Mutex // whoever looks and then changes
+	pardons int        // since counted
+	counted time.Time
+}
+
+// New bans in the program of s, which the caller attaches and closes.
+func New(s *bpf.Sensor) *Method {
+	return &Method{sensor: s, filled: make(chan struct{}, 1)}
+}
+
+// Name is the method's name in BLOCK_METHOD.
+func (m *Method) Name() string { return string(config.MethodXDP) }
+
+// Takes is for respond.Method. There is no full ban of one protocol.
+func (m *Method) Takes(b *respond.Ban) bool {
+	a := b.Prefix.Addr()
+	return b.Strength != judge.Nothing && (b.Strength != judge.Full || b.Scope == judge.AllProtocols) && !a.Is4In6() &&
+		(b.Prefix.IsSingleIP() || a.Is6() && b.Prefix.Bits() == 64)
+}
+
+// Enforces is for respond.Method: on the interfaces that the program runs on.
+func (m *Method) Enforces() bool { return true }
+
+// Ends is for respond.Method: the program looks at the end of each ban.
+func (m *Method) Ends() bool { return true }
+
+// Stats is a snapshot of the counters.
+func (m *Method) Stats() Stats { return Stats{SweepsFailed: m.sweepsFailed.Load()} }
+
+// BanAll is for respond.Method. A ban that has ended already is a pardon.
+func (m *Method) BanAll(ctx context.Context, bans []respond.Ban) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	now := time.Now()
+	entries := make([]bpf.Ban, len(bans))
+	for i := range bans {
+		b := &bans[i]
+		switch {
+		case !m.Takes(b):
+			return fmt.Errorf("xdp: no %v ban of %v for protocols %v", b.Strength, b.Prefix, b.Scope)
+		case !b.Until.IsZero() && !b.Until.After(now):
+			entries[i] = pardon(b.Prefix, now)
+		default:
+			entries[i] = entry(b)
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.put(entries)
+}
+
+// Unban is for respond.Method. It lifts provisional bans, too.
+func (m *Method) Unban(ctx context.Context, b respond.Ban) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.put([]bpf.Ban{pardon(b.Prefix, time.Now())})
+}
+
+// Revoke takes back what the program began against addr. A confirmed ban of addr
+// stays. With ErrPardons the provisional one ends by itself.
+func (m *Method) Revoke(ctx context.Context, addr netip.Addr) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	addr = addr.Unmap().WithZone("")
+	p := netip.PrefixFrom(addr, addr.BitLen())
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	b, there, err := m.sensor.Ban(p)
+	if err != nil || there && stands(&b, now) {
+		return err
+	}
+	if now.Sub(m.counted) > pardonTime {
+		m.counted, m.pardons = now, 0
+	}
+	if m.pardons++; m.pardons > maxPardons {
+		return ErrPardons
+	}
+	return m.put([]bpf.Ban{pardon(p, now)})
+}
+
+// put makes room first where there is none: what has ended is in the way until
+// somebody sweeps.
+func (m *Method) put(entries []bpf.Ban) error {
+	err := m.sensor.PutBans(entries)
+	if errors.Is(err, bpf.ErrBansFull) {
+		if _, failed := m.sensor.Sweep(); failed == nil {
+			err = m.sensor.PutBans(entries)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	select {
+	case m.filled <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// Existing gives the bans that are in force. They may come from an earlier run;
+// Reason alone is not kept. If ctx ends the answer is a part. A ban that changes
+// meanwhile may be missing.
+func (m *Method) Existing(ctx context.Context) ([]respond.Ban, error) {
+	var bans []respond.Ban
+	now := time.Now()
+	err := m.sensor.EachBan(func(b *bpf.Ban) bool {
+		if stands(b, now) && b.Strength != bpf.Pardon && b.Strength <= bpf.Full {
+			bans = append(bans, ban(b))
+		}
+		return ctx.Err() == nil
+	})
+	return bans, errors.Join(err, ctx.Err())
+}
+
+// Counts is for respond.Counter.
+func (m *Method) Counts(p netip.Prefix) (dropped uint64, alive, ok bool) {
+	b, there, err := m.sensor.Ban(p)
+	if err != nil || !there || b.Strength == bpf.Pardon {
+		return 0, false, false
+	}
+	return b.Dropped, b.Alive, true
+}
+
+// Run takes what has ended out of the table, until ctx ends. While nothing is in
+// it, it sleeps.
+func (m *Method) Run(ctx context.Context) error {
+	for {
+		for m.sweep() {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(sweepEvery):
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-m.filled:
+		}
+	}
+}
+
+// sweep reports whether there is something left to sweep, some day.
+func (m *Method) sweep() bool {
+	left, err := m.sensor.Sweep()
+	if err != nil {
+		m.sweepsFailed.Add(1)
+	}
+	return left > 0 || err != nil
+}
