@@ -40,6 +40,7 @@ type daemon struct {
 	files  *host.FileWatch // files that people edit
 
 	queue   chan detect.Sighting       // between the packet path and the decider
+	loading <-chan loaded              // the XDP program; nil once it is sensor
 	sensor  atomic.Pointer[sensor]     // nil: no XDP
 	packets atomic.Pointer[packetPath] // nil: AF_PACKET is not needed
 	sockets atomic.Pointer[socketPath] // nil: none is watched by trap sockets
@@ -73,11 +74,6 @@ func Run(ctx context.Context, o Options) (err error) {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(heapLimit)
 	}
-	if os.Getenv("GOMAXPROCS") == "" {
-		// What a worker finds is decided on its own CPU a moment later: waking
-		// another one for it costs more than the decision.
-		runtime.GOMAXPROCS(workers())
-	}
 	d := &daemon{o: o, started: time.Now(), queue: make(chan detect.Sighting, queueLen), hangup: make(chan os.Signal, 1), joins: make(chan joining), stopping: make(chan struct{}), onTerminal: isTerminal()}
 	signal.Notify(d.hangup, syscall.SIGHUP)
 	defer signal.Stop(d.hangup)
@@ -105,6 +101,11 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	if err := proc.DropTo(d.capabilities()...); err != nil {
 		d.problems.set("capabilities", fmt.Sprintf("more privileges are kept than are needed: %v", err))
+	}
+	if os.Getenv("GOMAXPROCS") == "" {
+		// What a worker finds is decided on its own CPU a moment later: waking
+		// another one for it costs more than the decision.
+		runtime.GOMAXPROCS(workers())
 	}
 	return d.run(ctx)
 }
@@ -199,6 +200,7 @@ func (d *daemon) keepHouse(ctx context.Context) error {
 		left = max(left, times)
 	}
 	d.follow(ctx)
+	debug.FreeOSMemory() // starting took more, and none of it is needed any more
 	for {
 		select {
 		case <-ctx.Done():

@@ -44,8 +44,10 @@ const provisional = 10 * time.Second
 
 // openMethods opens what c bans with, and what an earlier run has left.
 func (d *daemon) openMethods(c *config.Config) error {
-	if err := d.setTable(context.Background(), c); err != nil {
-		return err
+	if d.table.Load() == nil {
+		if err := d.setTable(context.Background(), c); err != nil {
+			return err
+		}
 	}
 	d.onStop(d.closeTable) // a start that fails later leaves no trap rule behind
 	return d.openOthers(c)

@@ -1,9 +1,11 @@
 package app
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 
 	"portsentry/internal/config"
 	"portsentry/internal/detect"
@@ -30,6 +32,8 @@ func (d *daemon) open() error {
 		return err
 	}
 	d.onStop(d.control.Close) // a start that fails later leaves no socket behind
+	d.loading = beginSensor(c)
+	d.onStop(d.closeLoaded)
 	w, err := host.NewWatcher()
 	if err != nil {
 		return fmt.Errorf("the facts of this machine: %w", err)
@@ -48,6 +52,11 @@ func (d *daemon) open() error {
 		return err
 	}
 	trust := d.facts.trust(d.ignore.prefixes())
+	if slices.Contains(c.BlockMethods, config.MethodAuto) { // the table is wanted, whatever becomes of the program
+		if err := d.setTable(context.Background(), c); err != nil {
+			return err
+		}
+	}
 	if err := d.openSensor(c); err != nil {
 		return err
 	}

@@ -55,6 +55,10 @@ func (d *daemon) apply(ctx context.Context, next *config.Config) error {
 	if d.runner == nil && wantsHelper(next) {
 		return fmt.Errorf("%s: the KILL_ settings need a helper process, which starts with the daemon alone, before it gives up its privileges; restart portsentry once", next.Path)
 	}
+	if d.sensor.Load() == nil && !senses(old) && !drops(old) && (senses(next) || drops(next)) {
+		// The program is loaded with privileges that have been given up.
+		d.problems.set("xdp", "CAPTURE and BLOCK_METHOD can have XDP from the next start on; until then "+instead(next))
+	}
 	var done []swap
 	for _, s := range []swap{
 		{func() error { return d.openOthers(next) }, func() error { return nil }},

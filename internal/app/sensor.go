@@ -36,28 +36,39 @@ func drops(c *config.Config) bool {
 	return blocks(c) && (slices.Contains(c.BlockMethods, config.MethodXDP) || slices.Contains(c.BlockMethods, config.MethodAuto))
 }
 
-// openSensor opens what c, or a ban of before, wants of the XDP program. Where
-// the kernel cannot do it, or we may not, that is said and the next best way is
-// taken.
-func (d *daemon) openSensor(c *config.Config) error {
+// loaded is what loading the XDP program came to.
+type loaded struct {
+	sensor *sensor // nil: not wanted, or err
+	err    error
+
+	partly, fleeting string // what does not work in it, in words
+}
+
+// beginSensor begins to load what c, or a ban of before, wants of the XDP
+// program. The kernel takes its time to look through it, so other things go on
+// meanwhile.
+func beginSensor(c *config.Config) <-chan loaded {
+	done := make(chan loaded, 1)
+	go func() { done <- loadSensor(c) }()
+	return done
+}
+
+func loadSensor(c *config.Config) (l loaded) {
 	folder, err := bpf.Folder()
-	lasting := ""
 	if err != nil {
-		folder = ""
-		lasting = fmt.Sprintf("bans of the XDP program end with this process: %v", err)
+		l.fleeting = fmt.Sprintf("bans of the XDP program end with this process: %v", err)
 	}
 	if !senses(c) && !drops(c) && (folder == "" || !bpf.Remains(folder)) {
-		return nil
+		return loaded{}
 	}
 	s := new(sensor)
 	s.peers, err = bpf.OpenPeers()
-	said := ""
 	switch {
 	case err != nil:
-		said = fmt.Sprintf("who opens a connection is known to the XDP program a moment later only, and every packet of the banned is looked up: %v", err)
+		l.partly = fmt.Sprintf("who opens a connection is known to the XDP program a moment later only, and every packet of the banned is looked up: %v", err)
 		s.peers, err = bpf.NewPeerMap()
 	case s.peers.Partial():
-		said = "who opens a connection to a service outside this container is known to the XDP program a moment later only"
+		l.partly = "who opens a connection to a service outside this container is known to the XDP program a moment later only"
 	}
 	if err == nil {
 		s.Sensor, err = bpf.OpenSensor(bpf.SensorOptions{Workers: workers(), Folder: folder, Peers: s.peers})
@@ -65,34 +76,30 @@ func (d *daemon) openSensor(c *config.Config) error {
 	if err == nil {
 		s.source, err = xdp.Open(s.Sensor)
 	}
-	if err == nil {
-		err = d.addPipelines(c, s)
-	}
 	if err != nil {
-		d.problems.set("xdp", d.withoutXDP(c, err))
-		return errors.Join(s.close())
+		l.err = errors.Join(err, s.close())
+		return l
 	}
-	if s.nat, err = host.NewNAT(); err != nil {
-		d.problems.set("nat", fmt.Sprintf("whether this host translates destinations cannot be known, so nftables alone decides who hits a trap: %v", err))
+	l.sensor = s
+	return l
+}
+
+// openSensor takes the program in. Where the kernel cannot do it, or we may not,
+// that is said and the next best way is taken.
+func (d *daemon) openSensor(c *config.Config) error {
+	l := <-d.loading
+	d.loading = nil
+	s := l.sensor
+	if l.err != nil {
+		d.problems.set("xdp", withoutXDP(c, l.err))
 	}
-	d.problems.set("kernel peers", said)
-	d.problems.set("lasting", lasting)
-	s.method = banxdp.New(s.Sensor)
+	if s == nil {
+		return nil
+	}
+	d.problems.set("kernel peers", l.partly)
+	d.problems.set("lasting", l.fleeting)
 	d.sensor.Store(s)
 	d.onStop(d.closeSensor)
-	return d.setSensor(c)
-}
-
-// withoutXDP says that there is no XDP, why, and what is done instead.
-func (d *daemon) withoutXDP(c *config.Config, why error) string {
-	instead := "AF_PACKET reads the packets"
-	if drops(c) {
-		instead += ", nftables bans"
-	}
-	return fmt.Sprintf("no XDP: %v; %s", why, instead)
-}
-
-func (d *daemon) addPipelines(c *config.Config, s *sensor) error {
 	for range s.source.Workers() {
 		p, err := d.newPipeline(c)
 		if err != nil {
@@ -100,7 +107,25 @@ func (d *daemon) addPipelines(c *config.Config, s *sensor) error {
 		}
 		s.pipelines = append(s.pipelines, p)
 	}
-	return nil
+	var err error
+	if s.nat, err = host.NewNAT(); err != nil {
+		d.problems.set("nat", fmt.Sprintf("whether this host translates destinations cannot be known, so nftables alone decides who hits a trap: %v", err))
+	}
+	s.method = banxdp.New(s.Sensor)
+	return d.setSensor(c)
+}
+
+// withoutXDP says that there is no XDP, why, and what is done instead.
+func withoutXDP(c *config.Config, why error) string {
+	return fmt.Sprintf("no XDP: %v; %s", why, instead(c))
+}
+
+// instead is what is done where there is no XDP.
+func instead(c *config.Config) string {
+	if drops(c) {
+		return "AF_PACKET reads the packets, nftables bans"
+	}
+	return "AF_PACKET reads the packets"
 }
 
 // close frees what there is of s.
@@ -233,15 +258,32 @@ func (d *daemon) natChanged() <-chan struct{} {
 // closeSensor takes the program off the interfaces. Where it alone keeps somebody
 // out, it stays for that, until the bans have ended, and does nothing else.
 func (d *daemon) closeSensor() error {
+	alone := !d.wants(d.conf.Load(), config.MethodNftables)
 	s := d.sensor.Swap(nil)
 	if s == nil {
 		return nil
 	}
-	c := d.conf.Load()
-	var err error
-	if drops(c) && !d.wants(c, config.MethodNftables) && d.responder != nil && d.responder.Count() > 0 {
-		err = s.Leave()
-		s.Sensor = nil
+	// With no book yet, this start has failed, and the bans are those of before.
+	if alone && (d.responder == nil || d.responder.Count() > 0) {
+		return s.leave()
 	}
+	return s.close()
+}
+
+// leave leaves the program where it is, with the bans.
+func (s *sensor) leave() error {
+	err := s.Leave()
+	s.Sensor = nil
 	return errors.Join(err, s.close())
+}
+
+// closeLoaded is for a start that fails before the program is taken in.
+func (d *daemon) closeLoaded() error {
+	if d.loading == nil {
+		return nil
+	}
+	if l := <-d.loading; l.sensor != nil {
+		return l.sensor.leave()
+	}
+	return nil
 }

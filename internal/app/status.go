@@ -75,6 +75,8 @@ func (d *daemon) counters() []view.Counter {
 			frames += s.Events + s.Frames
 		}
 		pipes(x.pipelines)
+	}
+	if d.sensing(d.conf.Load()) { // else AF_PACKET sees and counts them, too
 		det.Served += kernel.Served
 		det.Replies += kernel.Replies
 		det.Noise += kernel.Noise

@@ -60,12 +60,13 @@ type Sensor struct {
 	rings   []*ebpf.Map
 	folder  string
 
-	mu     sync.Mutex
-	rules  Rules
-	config xdpSettings
-	own    map[netip.Addr]struct{}
-	spare  map[netip.Prefix]struct{}
-	links  map[int32]*attached
+	mu      sync.Mutex
+	rules   Rules
+	config  xdpSettings
+	rotated uint64 // monotonic: when config.Key last changed, 0 for never
+	own     map[netip.Addr]struct{}
+	spare   map[netip.Prefix]struct{}
+	links   map[int32]*attached
 }
 
 // OpenSensor loads the program. What an earlier run has pinned in o.Folder, bans

@@ -98,7 +98,8 @@ func (s *Sensor) PutBans(bans []Ban) error {
 	}
 	now, wall := monotonic(), time.Now()
 	keys, values := make([]xdpBanKey, len(bans)), make([]xdpBan, len(bans))
-	before := make(map[int]xdpBan) // what is replaced, by place in keys
+	var before []replaced
+	var old xdpBan
 	for i := range bans {
 		b := &bans[i]
 		key, err := banKey(b.Prefix)
@@ -115,15 +116,15 @@ func (s *Sensor) PutBans(bans []Ban) error {
 		if b.Alive {
 			v.Marks = markAlive | markChallenged
 		}
-		var old xdpBan
-		if !fresh && s.objects.Bans.Lookup(&key, &old) == nil {
-			before[i] = old
+		keys[i] = key
+		if !fresh && s.objects.Bans.Lookup(&keys[i], &old) == nil {
+			before = append(before, replaced{i, old})
 			v.Marks |= old.Marks
 			if old.Until > now && old.Strength != uint8(Pardon) {
 				v.Dropped += old.Dropped
 			}
 		}
-		keys[i], values[i] = key, v
+		values[i] = v
 	}
 	n, err := s.put(keys, values)
 	if err != nil {
@@ -149,13 +150,20 @@ func (s *Sensor) put(keys []xdpBanKey, values []xdpBan) (int, error) {
 	return len(keys), nil
 }
 
+// replaced is a ban that the one at that place was put over.
+type replaced struct {
+	at  int
+	ban xdpBan
+}
+
 // takeBack undoes what put did. None of it needs room.
-func (s *Sensor) takeBack(keys []xdpBanKey, before map[int]xdpBan) error {
+func (s *Sensor) takeBack(keys []xdpBanKey, before []replaced) error {
 	var errs []error
 	for i := range keys {
 		var err error
-		if old, there := before[i]; there {
-			err = s.objects.Bans.Put(&keys[i], &old)
+		if len(before) > 0 && before[0].at == i {
+			err = s.objects.Bans.Put(&keys[i], &before[0].ban)
+			before = before[1:]
 		} else if err = s.objects.Bans.Delete(&keys[i]); errors.Is(err, ebpf.ErrKeyNotExist) {
 			err = nil
 		}

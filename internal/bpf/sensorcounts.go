@@ -92,7 +92,7 @@ const (
 )
 
 // RawBytes is how many bytes of a frame follow an event of WhatRaw at most.
-const RawBytes = 512
+const RawBytes = 2048
 
 // Missed empties the table of probes that found no room in a ring: fn gets one
 // event a source, with Times. It takes some milliseconds, and must not be called

@@ -141,7 +141,7 @@ inline_ int trapped(struct xdp_md *ctx, struct packet *p, struct standing *s, __
 	}
 	if (!is_own(p))
 		return XDP_PASS; // somebody else's, on the way through
-	if (p->marks & (BAD_LENGTH | BAD_CHECKSUM) || bad_header(ctx, p)) {
+	if (p->marks & (BAD_LENGTH | BAD_CHECKSUM | SHORT_PAYLOAD) || bad_header(ctx, p)) {
 		count(C_BAD);
 		return XDP_PASS;
 	}
@@ -194,8 +194,12 @@ int sense(struct xdp_md *ctx)
 
 	if (parsed == NOT_IP)
 		return XDP_PASS;
-	if (p.ip & IS_V6 && (is_mapped(&p.src) || is_mapped(&p.dst)))
-		return XDP_PASS; // addresses that no IPv6 packet has: the stack drops it
+	if (p.ip & IS_V6 && (is_mapped(&p.src) || is_mapped(&p.dst))) {
+		// Linux takes a packet from there, which to our maps would be from a.b.c.d.
+		if (!is_mapped(&p.dst) && (parsed == WHOLE ? config.flags & SENSE && is_trap(&p) : parsed == PARTLY && worth_a_look(&p)) && is_own(&p))
+			tell_raw(ctx, &p);
+		return XDP_PASS;
+	}
 	find_standing(&p, now, &s);
 	trap = parsed == WHOLE ? is_trap(&p) : parsed == PARTLY && worth_a_look(&p);
 	if ((!trap && s.strength == PARDON) || is_discovery(&p))

@@ -37,16 +37,22 @@ inline_ __u32 worker_of(const struct addr *src)
 	return n > 1 ? (hash_of(src) >> 16) % n : 0;
 }
 
-// wake is whether a record wakes the worker: one that is awake looks again before
-// it sleeps.
-inline_ __u64 wake(__u32 worker)
+// wake wakes the worker if it sleeps: one that is awake looks again before it does.
+// It comes behind the hand-over of a record, which is a full barrier, as the
+// worker's word is before its last look at the ring: one of the two sees what the
+// other has written. Only records wake, so an empty one is begun and taken back.
+inline_ void wake(void *ring, __u32 worker)
 {
 	struct sleeper *s = bpf_map_lookup_elem(&sleepers, &worker);
+	void *none;
 
 	if (!s || !s->asleep)
-		return RB_NO_WAKEUP;
+		return;
+	none = bpf_ringbuf_reserve(ring, 8, 0);
+	if (!none)
+		return; // the next record tries again
 	s->asleep = 0;
-	return RB_FORCE_WAKEUP;
+	bpf_ringbuf_discard(none, RB_FORCE_WAKEUP);
 }
 
 inline_ void fill(struct xdp_md *ctx, const struct packet *p, struct event *e, __u8 what, __u8 made, int peer)
@@ -88,18 +94,22 @@ inline_ void fill(struct xdp_md *ctx, const struct packet *p, struct event *e, _
 once_ int miss(struct xdp_md *ctx, const struct packet *p, __u8 made, int peer)
 {
 	struct event *e, first = {};
+	__u8 epoch = config.epoch;
 
 	if (!p)
 		return 0;
 	count(C_COUNTED);
-	e = config.epoch ? bpf_map_lookup_elem(&missed_odd, &p->src) : bpf_map_lookup_elem(&missed_even, &p->src);
-	if (e) {
-		__sync_fetch_and_add(&e->times, 1);
-		return 0;
+	e = epoch ? bpf_map_lookup_elem(&missed_odd, &p->src) : bpf_map_lookup_elem(&missed_even, &p->src);
+	if (!e) { // another CPU may be as far as this: who comes second finds the entry
+		fill(ctx, p, &first, COUNTED, made, peer);
+		first.times = 0;
+		epoch ? bpf_map_update_elem(&missed_odd, &p->src, &first, BPF_NOEXIST)
+		      : bpf_map_update_elem(&missed_even, &p->src, &first, BPF_NOEXIST);
+		e = epoch ? bpf_map_lookup_elem(&missed_odd, &p->src) : bpf_map_lookup_elem(&missed_even, &p->src);
 	}
-	fill(ctx, p, &first, COUNTED, made, peer);
-	if (config.epoch ? bpf_map_update_elem(&missed_odd, &p->src, &first, BPF_NOEXIST)
-			 : bpf_map_update_elem(&missed_even, &p->src, &first, BPF_NOEXIST))
+	if (e)
+		__sync_fetch_and_add(&e->times, 1);
+	else
 		count(C_UNCOUNTED);
 	return 0;
 }
@@ -123,16 +133,35 @@ once_ int tell(struct xdp_md *ctx, const struct packet *p, __u8 what, __u8 made,
 		return 0;
 	}
 	fill(ctx, p, e, what, made, peer);
-	bpf_ringbuf_submit(e, wake(worker));
+	bpf_ringbuf_submit(e, RB_NO_WAKEUP);
+	wake(ring, worker);
 	count(C_EVENTS);
 	return 0;
+}
+
+// put_raw hands the n bytes of the frame over, as many as there is room for.
+inline_ int put_raw(struct xdp_md *ctx, const struct packet *p, void *ring, __u64 n, const __u64 room)
+{
+	struct raw_event *e = ring ? bpf_ringbuf_reserve(ring, sizeof(e->event) + room, 0) : NULL;
+
+	if (!e)
+		return 0;
+	fill(ctx, p, &e->event, RAW, PARDON, 0);
+	OPAQUE_TO_COMPILER(n);
+	if (n > room)
+		n = room;
+	if (n < 1 || bpf_xdp_load_bytes(ctx, 0, e->data, n)) {
+		bpf_ringbuf_discard(e, RB_NO_WAKEUP);
+		return 0;
+	}
+	bpf_ringbuf_submit(e, RB_NO_WAKEUP);
+	return 1;
 }
 
 // tell_raw hands the frame itself over.
 once_ int tell_raw(struct xdp_md *ctx, const struct packet *p)
 {
 	__u64 n = bpf_xdp_get_buff_len(ctx);
-	struct raw_event *e;
 	__u32 worker;
 	void *ring;
 
@@ -140,21 +169,11 @@ once_ int tell_raw(struct xdp_md *ctx, const struct packet *p)
 		return 0;
 	worker = worker_of(&p->src);
 	ring = bpf_map_lookup_elem(&rings, &worker);
-	e = ring ? bpf_ringbuf_reserve(ring, sizeof(*e), 0) : NULL;
-	if (!e) {
+	if (!(n > RAW_SHORT ? put_raw(ctx, p, ring, n, RAW_BYTES) : put_raw(ctx, p, ring, n, RAW_SHORT))) {
 		count(C_RAW_LOST);
 		return 0;
 	}
-	fill(ctx, p, &e->event, RAW, PARDON, 0);
-	OPAQUE_TO_COMPILER(n);
-	if (n > RAW_BYTES)
-		n = RAW_BYTES;
-	if (n < 1 || bpf_xdp_load_bytes(ctx, 0, e->data, n)) {
-		bpf_ringbuf_discard(e, RB_NO_WAKEUP);
-		count(C_RAW_LOST);
-		return 0;
-	}
-	bpf_ringbuf_submit(e, wake(worker));
+	wake(ring, worker);
 	count(C_EVENTS);
 	return 0;
 }

@@ -52,7 +52,7 @@ struct hit {
 	__u8 strength, protos, marks, pad;
 };
 
-enum { HIT_BUCKETS = 1 << 14, HITS = 4 };
+enum { HIT_BUCKETS = 1 << 13, HITS = 4 };
 
 struct bucket {
 	struct bpf_spin_lock lock;
@@ -101,11 +101,12 @@ struct event {
 	__u8 options[40];
 };
 
-enum { RAW_BYTES = 512 };
+// RAW_BYTES is what AF_PACKET keeps of such a frame. Most fit in RAW_SHORT.
+enum { RAW_BYTES = 2048, RAW_SHORT = 256 };
 
 struct raw_event {
 	struct event event;
-	__u8 data[RAW_BYTES]; // event.length of them, if there are so many
+	__u8 data[RAW_BYTES]; // or RAW_SHORT; event.length of them, if there are so many
 };
 
 enum counter {

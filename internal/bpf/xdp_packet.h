@@ -48,24 +48,35 @@ inline_ void count(enum counter which)
 		(*n)++;
 }
 
-enum { MAX_OFFSET = 16384 }; // of a transport header, where the verifier wants a bound
+enum { MAX_OFFSET = 16384 }; // of a header, where the verifier wants a bound
+
+// bytes_at gives n bytes of the frame from off on, NULL if there are not so many.
+// Where its first piece ends before them, they are copied.
+inline_ const __u8 *bytes_at(struct xdp_md *ctx, __u64 off, const __u32 n, __u8 *copy)
+{
+	__u8 *b = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+
+	OPAQUE_TO_COMPILER(off);
+	if (off > MAX_OFFSET)
+		return NULL;
+	b += off;
+	OPAQUE_TO_COMPILER(b);
+	if (b + n <= end)
+		return b;
+	return bpf_xdp_load_bytes(ctx, off, copy, n) ? NULL : copy;
+}
 
 // read_transport reads the fixed header; left is what the IP length leaves for it.
 once_ int read_transport(struct xdp_md *ctx, struct packet *p, __u32 left)
 {
-	__u8 *b = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	__u64 off;
+	__u8 copy[20] = {};
+	const __u8 *b;
 	__u32 n;
 
 	if (!p)
 		return OPAQUE;
-	off = p->transport;
-	if (off > MAX_OFFSET)
-		return OPAQUE;
-	b += off;
-	OPAQUE_TO_COMPILER(b);
 	if (p->proto == IPPROTO_TCP) {
-		if (b + 20 > end || left < 20)
+		if (left < 20 || !(b = bytes_at(ctx, p->transport, 20, copy)))
 			return OPAQUE;
 		p->sport = be16(b);
 		p->dport = be16(b + 2);
@@ -82,7 +93,7 @@ once_ int read_transport(struct xdp_md *ctx, struct packet *p, __u32 left)
 		p->options_len = n - 20;
 		p->payload = left > n ? left - n : 0;
 	} else if (p->proto == IPPROTO_UDP) {
-		if (b + 8 > end || left < 8)
+		if (left < 8 || !(b = bytes_at(ctx, p->transport, 8, copy)))
 			return OPAQUE;
 		p->sport = be16(b);
 		p->dport = be16(b + 2);
@@ -95,10 +106,10 @@ once_ int read_transport(struct xdp_md *ctx, struct packet *p, __u32 left)
 		else if (p->ip & IS_V6 && !b[6] && !b[7])
 			p->marks |= BAD_CHECKSUM; // not optional there: RFC 8200 section 8.1
 	} else if (p->proto == IPPROTO_SCTP) {
-		if (b + 13 <= end && left > 12)
+		if (left > 12 && (b = bytes_at(ctx, p->transport, 13, copy)))
 			p->type = b[12];
 	} else {
-		if (b + 1 <= end && left)
+		if (left && (b = bytes_at(ctx, p->transport, 1, copy)))
 			p->type = b[0];
 	}
 	return WHOLE;
@@ -155,13 +166,16 @@ once_ int read_chain(struct xdp_md *ctx, struct packet *p, __u32 next, __u32 lef
 	return PARTLY;
 }
 
-inline_ enum state read_ipv4(struct xdp_md *ctx, struct packet *p, __u8 *b, __u8 *end)
+// have is how many bytes of the frame begin with the IP header.
+inline_ __u32 have(struct xdp_md *ctx, const struct packet *p) { return bpf_xdp_get_buff_len(ctx) - p->network; }
+
+once_ int read_ipv4(struct xdp_md *ctx, struct packet *p)
 {
 	__u32 header, total, at;
-	__u32 have = end - b;
-	__u8 ports[4];
+	__u8 copy[20] = {}, ports[4];
+	const __u8 *b;
 
-	if (b + 20 > end || b[0] >> 4 != 4)
+	if (!p || !(b = bytes_at(ctx, p->network, 20, copy)) || b[0] >> 4 != 4)
 		return NOT_IP;
 	p->src.w[2] = p->dst.w[2] = htonl(0xffff);
 	__builtin_memcpy(&p->src.w[3], b + 12, 4);
@@ -169,7 +183,7 @@ inline_ enum state read_ipv4(struct xdp_md *ctx, struct packet *p, __u8 *b, __u8
 	header = (b[0] & 0xf) * 4;
 	total = be16(b + 2);
 	if (!total)
-		total = have; // as before segmentation
+		total = have(ctx, p); // as before segmentation
 	if (header < 20 || total < header)
 		return OPAQUE;
 	at = be16(b + 6);
@@ -180,7 +194,7 @@ inline_ enum state read_ipv4(struct xdp_md *ctx, struct packet *p, __u8 *b, __u8
 		p->ip |= HAS_DF;
 	if (header > 20)
 		p->ip |= HAS_OPTIONS;
-	if (total > have)
+	if (total > have(ctx, p))
 		p->marks |= SHORT_PAYLOAD;
 	p->transport = p->network + header;
 	if (!(at & 0x3fff))
@@ -192,22 +206,23 @@ inline_ enum state read_ipv4(struct xdp_md *ctx, struct packet *p, __u8 *b, __u8
 	return PARTLY;
 }
 
-inline_ enum state read_ipv6(struct xdp_md *ctx, struct packet *p, __u8 *b, __u8 *end)
+once_ int read_ipv6(struct xdp_md *ctx, struct packet *p)
 {
-	__u32 have = end - b;
 	__u32 total, next;
+	__u8 copy[40] = {};
+	const __u8 *b;
 
-	if (b + 40 > end || b[0] >> 4 != 6)
+	if (!p || !(b = bytes_at(ctx, p->network, 40, copy)) || b[0] >> 4 != 6)
 		return NOT_IP;
 	p->ip |= IS_V6;
 	total = be16(b + 4);
 	next = b[6];
 	if (!total && next == HOP_BY_HOP)
-		total = have - 40; // a jumbogram, RFC 2675
+		total = have(ctx, p) - 40; // a jumbogram, RFC 2675
 	p->ttl = b[7];
 	__builtin_memcpy(&p->src, b + 8, 16);
 	__builtin_memcpy(&p->dst, b + 24, 16);
-	if (total + 40 > have)
+	if (total + 40 > have(ctx, p))
 		p->marks |= SHORT_PAYLOAD;
 	p->transport = p->network + 40;
 	if (next == IPPROTO_TCP || next == IPPROTO_UDP) {
@@ -219,24 +234,25 @@ inline_ enum state read_ipv6(struct xdp_md *ctx, struct packet *p, __u8 *b, __u8
 
 once_ int parse(struct xdp_md *ctx, struct packet *p)
 {
-	__u8 *b = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	__u32 type, off = 14;
+	__u8 copy[4] = {};
+	const __u8 *b;
 
-	if (!p || b + 14 > end)
+	if (!p || !(b = bytes_at(ctx, 12, 2, copy)))
 		return NOT_IP;
-	type = be16(b + 12);
+	type = be16(b);
 	for (int i = 0; type == ETH_VLAN || type == ETH_QINQ || type == ETH_QINQ1; i++) {
-		if (i == MAX_TAGS || b + off + 4 > end)
+		if (i == MAX_TAGS || !(b = bytes_at(ctx, off, 4, copy)))
 			return NOT_IP;
-		p->vlan[i] = be16(b + off) & 0xfff;
+		p->vlan[i] = be16(b) & 0xfff;
 		p->vlans++;
-		type = be16(b + off + 2);
+		type = be16(b + 2);
 		off += 4;
 	}
 	p->network = off;
 	if (type == ETH_IPV4)
-		return read_ipv4(ctx, p, b + off, end);
+		return read_ipv4(ctx, p);
 	if (type == ETH_IPV6)
-		return read_ipv6(ctx, p, b + off, end);
+		return read_ipv6(ctx, p);
 	return NOT_IP;
 }

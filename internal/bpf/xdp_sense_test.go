@@ -2,10 +2,14 @@ package bpf_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"portsentry/internal/bpf"
 	"portsentry/internal/pktgen"
@@ -132,7 +136,7 @@ func TestNoEvidence(t *testing.T) {
 		{"ARP", edit(tcp(from4, trap, syn), func(b []byte) { b[13] = 6 }), nothing},
 		{"on the way through", frame(t, through), nothing},
 		{"on the way through, IPv6", frame(t, through6), nothing},
-		{"from an IPv4-mapped address", frame(t, mapped), nothing},
+		{"from an IPv4-mapped address", frame(t, mapped), raw},
 		{"to an IPv4-mapped address of ours", frame(t, toMapped), nothing},
 		{"ICMP", icmp(t, from4, 8), nothing},
 		{"IPv4 total length 0", edit(tcp(source(1), trap, syn), func(b []byte) {
@@ -203,8 +207,7 @@ func TestEventFields(t *testing.T) {
 	}
 }
 
-// Cut at every length: no event before the transport header is whole, and one
-// with the mark behind that.
+// Cut at every length: no host takes any of it.
 func TestTruncatedFrames(t *testing.T) {
 	r := newRig(t, bpf.SensorOptions{}, bpf.Rules{Sense: true})
 	extended := tcp(from6, trap, syn)
@@ -228,10 +231,46 @@ func TestTruncatedFrames(t *testing.T) {
 		}
 		b := frame(t, c.p)
 		for n := ethernet; n < len(b); n++ {
-			r.verdictOf("cut", b[:n], pass)
-			all := r.events()
-			if n < c.whole && len(all) > 0 || n >= c.whole && (len(all) != 1 || all[0].What != bpf.WhatProbe || all[0].Marks&32 == 0) {
-				t.Errorf("%v, cut to %d of %d: %+v", c.p.Src, n, len(b), all)
+			want := nothing
+			if n >= c.whole {
+				want = bad
+			}
+			r.check(fmt.Sprintf("%v, cut to %d of %d", c.p.Src, n, len(b)), b[:n], want)
+		}
+		r.check("whole", b, sighted)
+	}
+}
+
+// A frame may come in several pieces, the first of them of any length.
+func TestFramesInPieces(t *testing.T) {
+	r := newRig(t, bpf.SensorOptions{}, bpf.Rules{Sense: true})
+	extended := tcp(from6, trap, syn)
+	extended.ExtHeaders = slices.Repeat([]pktgen.ExtHeader{{Type: pktgen.DestOptions, Len: 2048}}, 4)
+	tagged := udp(from4, trap)
+	tagged.VLANs = []uint16{5, 6}
+	for _, p := range []pktgen.Packet{tcp(from4, trap, syn), tcp(from6, trap, syn), udp(from6, trap), tagged, extended} {
+		p.Payload = make([]byte, 5000)
+		r.check("as long as it comes", frame(t, p), sighted)
+	}
+	extended.ExtHeaders = extended.ExtHeaders[:1]
+	for _, p := range []pktgen.Packet{tcp(from4, trap, syn), tcp(from6, trap, syn), udp(from6, trap), tagged, extended} {
+		p.TCPOptions = []byte{2, 4, 5, 0xb4}
+		b := frame(t, p)
+		r.verdictOf("in one piece", b, pass)
+		want := r.events()
+		r.counted()
+		for n := ethernet; n < len(b); n++ {
+			verdict, err := r.Program().Run(&ebpf.RunOptions{Data: b, Context: [6]uint32{1: uint32(n)}}) // data_end
+			if errors.Is(err, unix.EINVAL) {
+				t.Skip("needs Linux 6.18, which lets a test say how long the first piece is")
+			}
+			r.must(err)
+			got := r.events()
+			if c := r.counted(); verdict != pass || len(got) != 1 || len(want) != 1 || c != sighted.tally {
+				t.Fatalf("%v, %d bytes in the first piece: verdict %d, %+v", p.Src, n, verdict, c)
+			}
+			if got[0].Event.Time = want[0].Time; got[0].Event != want[0].Event {
+				t.Fatalf("%v, %d bytes in the first piece:\n got %+v\nwant %+v", p.Src, n, got[0].Event, want[0].Event)
 			}
 		}
 	}
@@ -299,17 +338,20 @@ func TestTags(t *testing.T) {
 func TestFragments(t *testing.T) {
 	r := newRig(t, bpf.SensorOptions{}, bpf.Rules{Sense: true})
 	pieces := func(p pktgen.Packet, size int) [][]byte {
-		p.FragmentSize, p.Payload = size, bytes.Repeat([]byte("x"), 1000)
+		p.FragmentSize, p.Payload = size, bytes.Repeat([]byte("x"), 4000)
 		f, err := p.Frames(wire)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return f
 	}
-	first := pieces(tcp(from4, trap, syn), 800)[0]
-	r.verdictOf("first", first, pass)
-	if all := r.events(); len(all) != 1 || all[0].Length != uint32(len(first)) || !bytes.Equal(all[0].raw, first[:bpf.RawBytes]) {
-		t.Errorf("%d bytes, want the first %d of %d", len(all), bpf.RawBytes, len(first))
+	for _, size := range []int{8, 200, 248, 800, 3000} {
+		first := pieces(tcp(from4, trap, syn), size)[0]
+		r.verdictOf("first", first, pass)
+		all, n := r.events(), min(len(first), bpf.RawBytes)
+		if len(all) != 1 || all[0].Length != uint32(len(first)) || !bytes.Equal(all[0].raw[:n], first[:n]) {
+			t.Errorf("%d bytes: %d events", len(first), len(all))
+		}
 	}
 	r.counted()
 	tiny := pieces(tcp(from4, trap, syn), 8)

@@ -1,6 +1,7 @@
 package decode
 
 import (
+	"net/netip"
 	"testing"
 
 	"portsentry/internal/capture"
@@ -72,7 +73,7 @@ func ipv4Packets() []packet {
 		}},
 		{name: "link padding", b: cat(syn4(), make([]byte, 6)), want: Complete},
 		{name: "length 0, as before segmentation", b: v4{proto: 6, total: 65536, payload: syn}.bytes(), want: Complete},
-		{name: "captured short", b: v4{proto: 6, total: 1500, payload: syn}.bytes(), want: Complete, marks: ShortPayload, check: func(t *testing.T, p *Probe) {
+		{name: "shorter than it says", b: v4{proto: 6, total: 1500, payload: syn}.bytes(), want: Complete, marks: ShortPayload | BadLength, check: func(t *testing.T, p *Probe) {
 			if p.PayloadLen != 1500-44 || p.MSS != 1460 {
 				t.Errorf("%+v", *p)
 			}
@@ -116,6 +117,7 @@ func TestTotalLengthZeroOfALongPacket(t *testing.T) {
 
 func ipv6Packets() []packet {
 	syn := sum6(6, 16, tcpSeg(40000, 11, SYN, mss1460, nil))
+	mapped := src4.As16()
 	const x = HasExtHeaders
 	rows := []packet{
 		{name: "plain", b: syn6(), want: Complete},
@@ -136,6 +138,11 @@ func ipv6Packets() []packet {
 		{name: "all of them", b: v6{0, cat(ext(60, 8), ext(43, 8), routing(51, 0), []byte{60, 1}, make([]byte, 10),
 			ext(135, 24), ext(139, 8), ext(140, 8), ext(6, 16), syn)}.bytes(), want: Complete, marks: x},
 		{name: "a hundred", b: v6{60, cat(repeat(ext(60, 8), 99), ext(6, 8), syn)}.bytes(), want: Complete, marks: x},
+		{name: "from an IPv4-mapped address", b: with(v6{6, sumAt(cat(mapped[:], dst6.AsSlice(), []byte{0, 0, 0, byte(len(syn)), 0, 0, 0, 6}), 16, syn)}.bytes(), 8, mapped[:]...), want: Complete, check: func(t *testing.T, p *Probe) {
+			if p.Src != netip.AddrFrom16(mapped) {
+				t.Errorf("source %v", p.Src)
+			}
+		}},
 		{name: "hop-by-hop not first", b: v6{60, cat(ext(0, 8), ext(6, 8), syn)}.bytes(), want: Malformed},
 		{name: "header longer than the packet", b: v6{60, cat(with(ext(6, 8), 1, 200), syn)}.bytes(), want: Truncated},
 		{name: "chain without end", b: v6{60, repeat(ext(60, 8), 9)}.bytes(), want: Truncated},

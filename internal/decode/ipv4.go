@@ -32,7 +32,7 @@ func (d *Decoder) ipv4(f *capture.Frame, p *Probe, b []byte) Status {
 	if !sumOK(sum(b[:hlen], 0)) {
 		p.Marks |= BadIPChecksum
 	}
-	s := p.cut(b[hlen:], total-hlen)
+	s := p.cut(f, b[hlen:], total-hlen)
 
 	const df, mf, offset = 0x4000, 0x2000, 0x1fff
 	frag := be16(b[6:])
@@ -53,18 +53,21 @@ func (d *Decoder) ipv4(f *capture.Frame, p *Probe, b []byte) Status {
 
 // cut makes the segment of n bytes that b begins with: link padding goes, and
 // missing bytes are marked.
-func (p *Probe) cut(b []byte, n int) segment {
-	if len(b) > n {
-		b = b[:n]
-	} else if len(b) < n {
+func (p *Probe) cut(f *capture.Frame, b []byte, n int) segment {
+	s := segment{b: b[:min(len(b), n)], n: n}
+	if len(b) < n {
 		p.Marks |= ShortPayload
 	}
-	return segment{b: b, n: n}
+	if s.lies(f) {
+		p.Marks |= BadLength
+	}
+	return s
 }
 
 // missing is how many bytes of the frame were not captured.
 func missing(f *capture.Frame) int { return max(0, f.WireLen-len(f.Data)) }
 
 // lies reports whether the packet, not the capture, ends before its IP length
-// says. No host takes it, so as a fragment it must not stand in for a real one.
+// says. Linux takes no such packet; as a fragment it must not stand in for a real
+// one.
 func (s segment) lies(f *capture.Frame) bool { return len(s.b) < s.n && missing(f) == 0 }

@@ -43,7 +43,7 @@ func (d *Decoder) ipv6(f *capture.Frame, p *Probe, b []byte) Status {
 	p.Src = netip.AddrFrom16([16]byte(b[8:24]))
 	p.Dst = netip.AddrFrom16([16]byte(b[24:40]))
 	p.TTL = b[7]
-	s := p.cut(b[ipv6FixedLen:], n)
+	s := p.cut(f, b[ipv6FixedLen:], n)
 
 	c, st := walk(p, s.b, chain{next: next, first: true})
 	if st == Complete && c.next == extFragment {

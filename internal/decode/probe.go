@@ -56,8 +56,8 @@ const (
 	BadChecksum                     // transport checksum is wrong (only where it could be checked)
 	Fragmented                      // header came in fragments and was put together
 	TinyFragment                    // the first fragment did not hold the whole transport header
-	BadLength                       // transport length contradicts itself (TCP data offset < 5, UDP length < 8)
-	ShortPayload                    // the packet ends before its IP length says, behind the fixed transport header
+	BadLength                       // transport length contradicts itself (TCP data offset < 5, UDP length < 8), or the packet ends before its IP length says
+	ShortPayload                    // packet or capture end before the IP length says, behind the fixed transport header
 	HasExtHeaders                   // IPv6 extension headers were present
 	Overlapping                     // fragments of this datagram contradicted each other: the header may not be what the host saw
 )

@@ -123,8 +123,10 @@ func udp(p *Probe, s segment) Status {
 		p.Marks |= BadLength
 	case be16(b[6:]) != 0:
 		p.verify(s, length)
-	case p.IsIPv6() && s.pseudo != nil:
-		p.Marks |= BadChecksum // not optional there: RFC 8200 section 8.1
+	case p.IsIPv6() && p.Marks&Fragmented == 0:
+		// Not optional there (RFC 8200 section 8.1): Linux drops it before it asks
+		// who was to compute it. Of fragments we may have the wrong one.
+		p.Marks |= BadChecksum
 	}
 	return Complete
 }

@@ -317,3 +317,19 @@ func TestSetRules(t *testing.T) {
 		t.Errorf("second hit: %+v", s)
 	}
 }
+
+func TestParseKind(t *testing.T) {
+	for k := KindNone; k <= KindConnect; k++ {
+		if got := ParseKind(k.String()); got != k {
+			t.Errorf("%v is read as %v", k, got)
+		}
+	}
+	for _, word := range []string{"", "SYN", "synfin"} {
+		if got := ParseKind(word); got != KindNone {
+			t.Errorf("%q is read as %v", word, got)
+		}
+	}
+	if next := KindConnect + 1; next.String() != "none" {
+		t.Errorf("%v comes after KindConnect: ParseKind must know the last one", next)
+	}
+}

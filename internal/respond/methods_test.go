@@ -487,3 +487,48 @@ func TestAllAtOnce(t *testing.T) {
 		t.Error("nothing is left to compare")
 	}
 }
+
+// tally is a method that counts.
+type tally struct {
+	*way
+	dropped map[string]uint64 // by prefix; the address is alive where it is odd
+}
+
+func (c tally) Counts(p netip.Prefix) (dropped uint64, alive, ok bool) {
+	n, ok := c.dropped[p.String()]
+	return n, n%2 == 1, ok
+}
+
+// What a ban has dropped comes from the methods that hold it and count.
+func TestCounters(t *testing.T) {
+	mute := newWay("mute", nil)
+	one := tally{newWay("one", func(b *Ban) bool { return b.Prefix.Addr().Is4() }), map[string]uint64{"203.0.113.9/32": 4, "203.0.113.10/32": 6}}
+	two := tally{newWay("two", nil), map[string]uint64{"203.0.113.9/32": 3, "203.0.113.11/32": 0}}
+	r := New([]Method{mute, one, two}, nil, Plan{}, &ledger{})
+	for _, src := range []string{"203.0.113.9", "203.0.113.10", "203.0.113.11", "2001:db8::9"} {
+		answer(r, verdict(src, judge.Soft, config.BlockBan), false, never(t))
+	}
+	one.dropped["2001:db8::9/128"] = 9 // which it does not hold
+	check := func(row InForce) {
+		t.Helper()
+		want := map[string]InForce{
+			"203.0.113.9/32": {Counted: true, Dropped: 7, Alive: true}, "203.0.113.10/32": {Counted: true, Dropped: 6},
+			"203.0.113.11/32": {Counted: true}, "2001:db8::9/128": {},
+		}[row.Ban.Prefix.String()]
+		if row.Counted != want.Counted || row.Dropped != want.Dropped || row.Alive != want.Alive {
+			t.Errorf("%v: counted %v, %d dropped, alive %v", row.Ban.Prefix, row.Counted, row.Dropped, row.Alive)
+		}
+	}
+	rows := r.List()
+	if len(rows) != 4 {
+		t.Errorf("%d rows", len(rows))
+	}
+	for _, row := range rows {
+		check(row)
+	}
+	lifted, err := r.Unban(t.Context(), netip.MustParseAddr("203.0.113.9"))
+	if err != nil || len(lifted) != 1 {
+		t.Fatalf("%d lifted, %v", len(lifted), err)
+	}
+	check(lifted[0])
+}

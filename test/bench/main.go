@@ -57,6 +57,7 @@ func sections() []section {
 		{"idle", (*bench).idle},
 		{"sources", (*bench).sources},
 		{"traffic", (*bench).traffic},
+		{"bans", (*bench).bans},
 	}
 }
 

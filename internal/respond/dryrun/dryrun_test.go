@@ -33,7 +33,7 @@ func TestNobodyIsBlocked(t *testing.T) {
 			Sighting: detect.Sighting{Time: time.Now().UnixNano(), Src: src, Proto: decode.ProtoTCP, Triggered: true},
 			Strength: judge.Soft, Evidence: judge.E1, Block: config.BlockBan, Prefix: netip.PrefixFrom(src, 32), Length: time.Minute,
 		}}
-		if r.Dropped(src, judge.Nothing, judge.TCPOnly, rec.Verdict.Sighting.Time+1) {
+		if r.Dropped(src, judge.Nothing, judge.E1, judge.TCPOnly, rec.Verdict.Sighting.Time+1) {
 			t.Fatalf("sighting %d would not be shown", i)
 		}
 		rec.Outcome, _ = r.Answer(&rec.Verdict, false, nil)

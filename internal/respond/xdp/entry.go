@@ -25,8 +25,8 @@ func ban(b *bpf.Ban) respond.Ban {
 		Prefix: b.Prefix, Until: b.Until, Strength: judge.Strength(b.Strength), Scope: scope(b.Protos),
 		Since: b.Since, Evidence: min(judge.Evidence(b.Evidence), judge.E3), Port: b.Port, Proto: b.Proto, Times: int(b.Times),
 	}
-	if k := detect.Kind(b.Kind); k != detect.KindNone {
-		out.Kind = k.String()
+	if word := detect.Kind(b.Kind).String(); detect.ParseKind(word) != detect.KindNone {
+		out.Kind = word
 	}
 	return out
 }
