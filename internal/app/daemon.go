@@ -239,7 +239,7 @@ func (d *daemon) keepHouse(ctx context.Context) error {
 // the machine as it is now.
 func (d *daemon) follow(ctx context.Context) {
 	trust := d.facts.trust(d.ignore.prefixes())
-	d.tellSensor(d.conf.Load(), trust.Prefixes()) // first: then it looks at packets of more interfaces
+	d.tellSensor(d.conf.Load(), append(trust.Prefixes(), trust.Martians()...)) // first: then it looks at packets of more interfaces
 	d.watch()
 	d.decider.set(func() { d.decider.judge.SetTrust(trust) })
 	d.liftSpared(ctx, trust)

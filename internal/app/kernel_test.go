@@ -1,19 +1,14 @@
 package app
 
 import (
-	"bufio"
 	"context"
-	"encoding/binary"
-	"encoding/hex"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
-	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -46,16 +41,34 @@ type answer struct {
 	sighting detect.Sighting
 }
 
-// observe asks a detector that has seen nothing before.
-func observe(p *decode.Probe) (a answer) {
+// reader is the way through user space.
+type reader struct {
+	decoder  *decode.Decoder
+	detector *detect.Detector
+}
+
+func newReader() *reader {
 	ports := config.PortSet{{First: 0, Last: 65535}}.Bitmap()
-	d := detect.New(detect.Options{Rules: detect.Rules{TCP: ports, UDP: ports}, Host: bareHost{}, Sources: 8})
-	if a.seen = d.Observe(p, &a.sighting); a.seen {
+	return &reader{new(decode.Decoder), detect.New(detect.Options{
+		Rules: detect.Rules{TCP: ports, UDP: ports}, Host: bareHost{}, Sources: 8,
+	})}
+}
+
+// decode reads a frame that comes alone.
+func (r *reader) decode(f *capture.Frame, p *decode.Probe) decode.Status {
+	if r.decoder.Stats().Fragments > 0 {
+		r.decoder = new(decode.Decoder)
+	}
+	return r.decoder.Decode(f, p)
+}
+
+func (r *reader) observe(p *decode.Probe) (a answer) {
+	if a.seen = r.detector.Observe(p, &a.sighting); a.seen {
 		a.probe = *p
 	}
-	// When and where it came in is no question of reading.
+	// When, where and how often it came is no question of reading.
 	a.probe.Time, a.probe.IfIndex, a.probe.PacketType = 0, 0, 0
-	a.sighting.Time, a.sighting.IfIndex = 0, 0
+	a.sighting.Time, a.sighting.IfIndex, a.sighting.Count = 0, 0, 0
 	return a
 }
 
@@ -63,9 +76,10 @@ func observe(p *decode.Probe) (a answer) {
 // it tells as package capture/xdp hands it out.
 type program struct {
 	sensor *bpf.Sensor
-	run    *ebpf.Program
-	told   chan any // decode.Probe of an event, *capture.Frame
-	events uint64   // handed to the ring
+	xdp    *ebpf.Program
+	jobs   chan func() // for the thread in the namespace
+	told   chan any    // decode.Probe of an event, *capture.Frame, or an error
+	events uint64      // handed to the ring
 }
 
 func needsRoot(t testing.TB) {
@@ -79,73 +93,101 @@ func needsRoot(t testing.TB) {
 }
 
 // newProgram makes every port a trap of a host that serves nothing and only
-// tells. The test's goroutine keeps its thread, with which the namespace ends.
+// tells.
 func newProgram(t testing.TB) *program {
 	t.Helper()
-	runtime.LockOSThread()
+	p := &program{jobs: make(chan func()), told: make(chan any, 1<<12)}
+	go func() {
+		runtime.LockOSThread() // never unlocked: the namespace ends with the thread
+		for job := range p.jobs {
+			job()
+		}
+	}()
+	t.Cleanup(func() { close(p.jobs) })
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	must(unix.Unshare(unix.CLONE_NEWNET))
-	s, err := bpf.OpenSensor(bpf.SensorOptions{})
+	var err error
+	p.do(func() { err = unix.Unshare(unix.CLONE_NEWNET) })
+	must(err)
+	p.sensor, err = bpf.OpenSensor(bpf.SensorOptions{})
 	must(err)
 	var all bpf.Ports
 	for i := range all {
 		all[i] = ^uint64(0)
 	}
-	must(s.SetTraps(&all, &all))
-	must(s.SetOwn([]netip.Addr{home4, home6}))
-	must(s.SetRules(bpf.Rules{Sense: true, EphemeralFirst: 32768, EphemeralLast: 60999}))
-	source, err := xdp.Open(s)
+	must(p.sensor.SetTraps(&all, &all))
+	must(p.sensor.SetOwn([]netip.Addr{home4, home6}))
+	must(p.sensor.SetRules(bpf.Rules{Sense: true, EphemeralFirst: 32768, EphemeralLast: 60999}))
+	source, err := xdp.Open(p.sensor)
 	must(err)
-	p := &program{sensor: s, told: make(chan any, 1<<12)}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() {
-		done <- source.Workers()[0].Run(ctx, func(e *capture.Event) {
-			if e.Kind != capture.EventProbe || e.Held || e.Peer || e.Times != 1 {
-				t.Errorf("%+v", *e)
-			}
-			var probe decode.Probe
-			probe.FromEvent(e)
-			p.told <- probe
-		}, func(f *capture.Frame) {
-			frame := *f
-			frame.Data = slices.Clone(f.Data)
-			p.told <- &frame
-		})
-	}()
+	go func() { done <- source.Workers()[0].Run(ctx, p.event, p.frame) }()
 	t.Cleanup(func() {
 		cancel()
-		if err := errors.Join(<-done, source.Close(), s.Close()); err != nil {
+		if err := errors.Join(<-done, source.Close(), p.sensor.Close()); err != nil {
 			t.Error(err)
 		}
 	})
-	// The program is the package's own affair; whoever runs it can be asked for it.
-	lo, err := netlink.LinkByName("lo")
+	p.do(func() { p.xdp, err = running(p.sensor) })
 	must(err)
-	must(s.Attach(int32(lo.Attrs().Index), true))
-	lo, err = netlink.LinkByName("lo")
-	must(err)
-	must(s.Detach(int32(lo.Attrs().Index)))
-	p.run, err = ebpf.NewProgramFromID(ebpf.ProgramID(lo.Attrs().Xdp.ProgId))
-	must(err)
-	t.Cleanup(func() { p.run.Close() })
+	t.Cleanup(func() { p.xdp.Close() })
 	return p
+}
+
+// do runs f in the namespace. f must not end the test.
+func (p *program) do(f func()) {
+	done := make(chan struct{})
+	p.jobs <- func() { defer close(done); f() }
+	<-done
+}
+
+// running gives the program of s, which is its own affair; but whatever it runs
+// on can be asked for it.
+func running(s *bpf.Sensor) (*ebpf.Program, error) {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return nil, err
+	}
+	index := int32(lo.Attrs().Index)
+	if err := s.Attach(index, true); err != nil {
+		return nil, err
+	}
+	if lo, err = netlink.LinkByName("lo"); err != nil {
+		return nil, err
+	}
+	x, err := ebpf.NewProgramFromID(ebpf.ProgramID(lo.Attrs().Xdp.ProgId))
+	return x, errors.Join(err, s.Detach(index))
+}
+
+func (p *program) event(e *capture.Event) {
+	if e.Kind != capture.EventProbe || e.Held || e.Peer || e.Malformed || e.Short || e.Times != 1 {
+		p.told <- fmt.Errorf("%+v", *e)
+		return
+	}
+	var probe decode.Probe
+	probe.FromEvent(e)
+	p.told <- probe
+}
+
+func (p *program) frame(f *capture.Frame) {
+	frame := *f
+	frame.Data = slices.Clone(f.Data)
+	p.told <- &frame
 }
 
 // give runs the program on frame, and reports whether it told of it.
 func (p *program) give(t testing.TB, frame []byte) bool {
 	t.Helper()
-	verdict, err := p.run.Run(&ebpf.RunOptions{Data: frame})
-	if err != nil {
-		t.Fatalf("%x: %v", frame, err)
-	}
-	if verdict != 2 { // XDP_PASS
-		t.Errorf("%x: verdict %d", frame, verdict)
+	var verdict uint32
+	var err error
+	p.do(func() { verdict, err = p.xdp.Run(&ebpf.RunOptions{Data: frame}) })
+	if err != nil || verdict != 2 { // XDP_PASS
+		t.Fatalf("%x: verdict %d, %v", frame, verdict, err)
 	}
 	c, err := p.sensor.Tally()
 	if err != nil {
@@ -158,6 +200,7 @@ func (p *program) give(t testing.TB, frame []byte) bool {
 	return n == 1
 }
 
+// next is what the program told next.
 func (p *program) next(t testing.TB) any {
 	t.Helper()
 	select {
@@ -171,19 +214,21 @@ func (p *program) next(t testing.TB) any {
 
 // agree compares what user space makes of a frame with what the program told of
 // it; nil: nothing.
-func agree(t testing.TB, d *decode.Decoder, data []byte, told any) (seen bool) {
+func (r *reader) agree(t testing.TB, data []byte, told any) (seen bool) {
 	t.Helper()
 	var p decode.Probe
 	f := &capture.Frame{Data: data, WireLen: len(data), Link: capture.LinkEthernet, ChecksumPartial: true}
-	st := d.Decode(f, &p)
+	st := r.decode(f, &p)
 	var want answer
 	if st == decode.Complete {
-		want = observe(&p)
+		want = r.observe(&p)
 	}
 	fragment, headers := shape(data)
 	switch told := told.(type) {
+	case error:
+		t.Errorf("%x: unexpected event %v", data, told)
 	case decode.Probe:
-		got := observe(&told)
+		got := r.observe(&told)
 		if !got.seen || got != want {
 			t.Errorf("%x:\nprogram %+v\ndecode  %d, %+v", data, got, st, want)
 		}
@@ -195,8 +240,8 @@ func agree(t testing.TB, d *decode.Decoder, data []byte, told any) (seen bool) {
 		if told.WireLen != len(data) || !slices.Equal(told.Data, data[:len(told.Data)]) {
 			t.Errorf("%x: the program handed over %d, %x", data, told.WireLen, told.Data)
 		}
-		if new(decode.Decoder).Decode(told, &p) == decode.Complete {
-			got = observe(&p)
+		if r.decode(told, &p) == decode.Complete {
+			got = r.observe(&p)
 		}
 		if got != want {
 			t.Errorf("%x: of what the program handed over %+v, of the frame %+v", data, got, want)
@@ -212,124 +257,6 @@ func agree(t testing.TB, d *decode.Decoder, data []byte, told any) (seen bool) {
 	return want.seen
 }
 
-// network finds the IP header of an Ethernet frame with up to two tags.
-func network(b []byte) (etherType uint16, ip []byte) {
-	for tags, at := 0, 12; at+2 <= len(b); tags, at = tags+1, at+4 {
-		etherType = binary.BigEndian.Uint16(b[at:])
-		if tags == 2 || etherType != 0x8100 && etherType != 0x88a8 && etherType != 0x9100 {
-			return etherType, b[at+2:]
-		}
-	}
-	return 0, nil
-}
-
-// ours reports whether a frame is what the program reads: IP right behind the
-// Ethernet header and tags.
-func ours(b []byte) bool {
-	etherType, _ := network(b)
-	return etherType == 0x0800 || etherType == 0x86dd
-}
-
-// shape tells a fragment, or what has a fragment header, and counts the
-// extension headers of IPv6.
-func shape(b []byte) (fragment bool, headers int) {
-	etherType, ip := network(b)
-	if etherType == 0x0800 {
-		return len(ip) >= 8 && binary.BigEndian.Uint16(ip[6:])&0x3fff != 0, 0
-	}
-	if etherType != 0x86dd || len(ip) < 40 {
-		return false, 0
-	}
-	for next, at := ip[6], 40; ; headers++ {
-		switch next {
-		case 44:
-			return true, headers
-		case 0, 43, 51, 60, 135, 139, 140:
-		default:
-			return false, headers
-		}
-		if at+8 > len(ip) {
-			return false, headers
-		}
-		size := (int(ip[at+1]) + 1) * 8
-		if next == 51 {
-			size = (int(ip[at+1]) + 2) * 4
-		}
-		next, at = ip[at], at+size
-	}
-}
-
-// seeds are the packets of decode's tests and what its fuzzers found.
-func seeds(t testing.TB) (all [][]byte) {
-	t.Helper()
-	f, err := os.Open("../decode/testdata/frames.txt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		b, err := hex.DecodeString(lines.Text())
-		if err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, b)
-	}
-	found, err := filepath.Glob("../decode/testdata/fuzz/FuzzDecode/*")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range found {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, line, _ := strings.Cut(string(b), "[]byte(")
-		line, _, _ = strings.Cut(line, ")\n")
-		data, err := strconv.Unquote(line)
-		if err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		all = append(all, []byte(data))
-	}
-	return slices.DeleteFunc(all, func(b []byte) bool { return len(b) < 14 })
-}
-
-// mutate changes bytes of a frame, cuts it or lengthens it. Most IPv4 headers
-// get a right checksum again: what is wrong there hides everything else.
-func mutate(rng *rand.Rand, seed []byte) []byte {
-	b := slices.Clone(seed)
-	for range rng.IntN(4) {
-		at := 12 + rng.IntN(min(len(b)-12, 90))
-		switch rng.IntN(3) {
-		case 0:
-			b[at] = byte(rng.Uint32())
-		case 1:
-			b[at] ^= 1 << rng.IntN(8)
-		default:
-			b[at] = []byte{0, 1, 5, 6, 8, 17, 20, 40, 43, 44, 50, 51, 58, 59, 60, 135, 255}[rng.IntN(17)]
-		}
-	}
-	switch rng.IntN(6) {
-	case 0:
-		b = b[:14+rng.IntN(len(b)-13)]
-	case 1:
-		b = append(b, make([]byte, rng.IntN(40))...)
-	}
-	etherType, ip := network(b)
-	if etherType == 0x0800 && len(ip) >= 20 && rng.IntN(8) > 0 {
-		if header := ip[:min(len(ip), int(ip[0]&15)*4)]; len(header) >= 20 {
-			header[10], header[11] = 0, 0
-			var sum uint32
-			for i := 0; i+1 < len(header); i += 2 {
-				sum += uint32(binary.BigEndian.Uint16(header[i:]))
-			}
-			sum = sum>>16 + sum&0xffff
-			binary.BigEndian.PutUint16(header[10:], ^uint16(sum>>16+sum))
-		}
-	}
-	return b
-}
-
 // TestKernelAgrees: the program and decode with detect are two readers of the
 // same packets, and give one answer.
 func TestKernelAgrees(t *testing.T) {
@@ -342,7 +269,7 @@ func TestKernelAgrees(t *testing.T) {
 	for range mutants {
 		frames = append(frames, mutate(rng, base[rng.IntN(len(base))]))
 	}
-	d, seen, left := new(decode.Decoder), 0, 0
+	r, seen, left := newReader(), 0, 0
 	for part := range slices.Chunk(frames, batch) {
 		told := make([]bool, len(part))
 		for i, b := range part {
@@ -356,10 +283,7 @@ func TestKernelAgrees(t *testing.T) {
 			if _, raw := v.(*capture.Frame); raw {
 				left++
 			}
-			if d.Stats().Fragments > 0 { // each frame on its own
-				d = new(decode.Decoder)
-			}
-			if agree(t, d, b, v) {
+			if r.agree(t, b, v) {
 				seen++
 			}
 			if t.Failed() {
@@ -379,18 +303,15 @@ func FuzzKernelAgrees(f *testing.F) {
 	for _, b := range seeds(f) {
 		f.Add(b)
 	}
-	var p *program // one each process; the workers are processes
+	p, r := newProgram(f), newReader()
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if len(b) < 14 || len(b) > 3000 {
-			return // the kernel runs no program on less, and in one piece on no more
-		}
-		if p == nil {
-			p = newProgram(f)
+		if len(b) < 14 || len(b) > 9000 {
+			return // the kernel runs no program on less
 		}
 		var v any
 		if p.give(t, b) {
 			v = p.next(t)
 		}
-		agree(t, new(decode.Decoder), b, v)
+		r.agree(t, b, v)
 	})
 }

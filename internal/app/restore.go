@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"portsentry/internal/config"
@@ -71,10 +72,40 @@ func (d *daemon) restore(c *config.Config, listed []textfile.BlockedEntry) {
 			}
 		}
 	}
+	d.share(ctx, c, rows)
 	d.responder.SetMethods(holders)
 	d.responder.Restore(rows)
 	d.responder.SetMethods(d.methods(c))
 	d.responder.Relist() // a start script of 1.x, or a person, may have emptied the file
+}
+
+// share has those of the methods that answer by themselves hold each ban of an
+// earlier run, as they hold those of this one: they drop what comes by different
+// ways.
+func (d *daemon) share(ctx context.Context, c *config.Config, rows []respond.InForce) {
+	for _, m := range d.methods(c) {
+		if !slices.ContainsFunc(d.outliving(), func(o existing) bool { return o.Name() == m.Name() }) || !m.Ends() {
+			continue
+		}
+		var bans []respond.Ban
+		var at []int
+		for i := range rows {
+			b := &rows[i].Ban
+			if native := len(rows[i].Methods) > 0; native && !slices.Contains(rows[i].Methods, m.Name()) && !b.Until.IsZero() && m.Takes(b) {
+				bans, at = append(bans, *b), append(at, i)
+			}
+		}
+		if len(bans) == 0 {
+			continue
+		}
+		if err := m.BanAll(ctx, bans); err != nil {
+			d.problems.set("restore", fmt.Sprintf("some bans of an earlier run are not enforced by %s: %v", m.Name(), err))
+			continue
+		}
+		for _, i := range at {
+			rows[i].Methods = append(rows[i].Methods, m.Name())
+		}
+	}
 }
 
 // covered finds the ban that keeps a out: its own, or that of its /64, which is
@@ -88,19 +119,24 @@ func covered(standing map[netip.Prefix]int, a netip.Addr) (row int, ok bool) {
 	return row, ok && err == nil
 }
 
-// remember fills in what the kernel does not keep about a ban, as far as the
+// remember fills in what the method has not kept about a ban, as far as the
 // blocked file has it.
 func remember(b *respond.Ban, e textfile.BlockedEntry, now time.Time, c *config.Config) {
-	b.Since, b.Times, b.Evidence = now, 1, judge.E1
-	if b.Strength == judge.Full {
-		b.Evidence = judge.E2
+	kept := b.Evidence != judge.E0
+	if !kept {
+		b.Since, b.Times, b.Evidence = now, 1, judge.E1
+		if b.Strength == judge.Full {
+			b.Evidence = judge.E2
+		}
 	}
 	b.Reason = "taken over from an earlier run"
-	if e.Host.IsValid() {
+	if e.Host.IsValid() && !kept {
 		b.Since, b.Port, b.Proto = e.Since, e.Port, e.Proto
-		b.Reason += fmt.Sprintf(": %s port %d", store.ProtoName(e.Proto), e.Port)
 	}
-	if b.Until.IsZero() { // a method without an end of its own
+	if b.Port != 0 {
+		b.Reason += fmt.Sprintf(": %s port %d", store.ProtoName(b.Proto), b.Port)
+	}
+	if b.Until.IsZero() && !kept { // a method without an end of its own
 		b.Until = b.Since.Add(c.BanTimeUnverified)
 	}
 }

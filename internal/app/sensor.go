@@ -226,23 +226,40 @@ func (d *daemon) runSensor(s *sensor) {
 		d.capturing.start("destination NAT", s.nat.Run)
 	}
 	d.capturing.start("XDP bans", s.method.Run)
-	d.capturing.start("challenge", func(ctx context.Context) error { return rotate(ctx, s) })
+	d.capturing.start("challenge", func(ctx context.Context) error { return d.challenge(ctx, s) })
 }
 
-// rotation is how long a key of the challenge is used.
-const rotation = 10 * time.Minute
+const (
+	rotation  = 10 * time.Minute // how long a key of the challenge is used
+	lookPause = 5 * time.Second  // how often it is looked whether it pauses
+)
 
-func rotate(ctx context.Context, s *sensor) error {
-	tick := time.NewTicker(rotation)
+// challenge keeps the challenge in order, where there is one.
+func (d *daemon) challenge(ctx context.Context, s *sensor) error {
+	tick := time.NewTicker(lookPause)
 	defer tick.Stop()
+	rotated := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
-			if err := s.RotateKeys(); err != nil {
-				return err
+		case now := <-tick.C:
+			if !d.conf.Load().VerifySource {
+				continue
 			}
+			until, err := s.VerifyPaused()
+			if err == nil && now.Sub(rotated) >= rotation {
+				rotated = now
+				err = s.RotateKeys()
+			}
+			said := ""
+			switch {
+			case err != nil:
+				said = fmt.Sprintf("the challenge of VERIFY_SOURCE: %v", err)
+			case !until.IsZero():
+				said = "nobody is challenged for a minute: more than 1,000 ACKs a second brought numbers that are not ours"
+			}
+			d.problems.set("challenge", said)
 		}
 	}
 }
@@ -255,24 +272,37 @@ func (d *daemon) natChanged() <-chan struct{} {
 	return nil
 }
 
-// closeSensor takes the program off the interfaces. Where it alone keeps somebody
-// out, it stays for that, until the bans have ended, and does nothing else.
+// closeSensor takes the program off the interfaces, and leaves its bans to the
+// next run. Where it alone keeps somebody out, it stays for that, until the bans
+// have ended, and does nothing else.
 func (d *daemon) closeSensor() error {
 	alone := !d.wants(d.conf.Load(), config.MethodNftables)
 	s := d.sensor.Swap(nil)
 	if s == nil {
 		return nil
 	}
-	// With no book yet, this start has failed, and the bans are those of before.
-	if alone && (d.responder == nil || d.responder.Count() > 0) {
-		return s.leave()
+	switch {
+	case !s.keepsOut():
+		return s.close()
+	case alone:
+		return s.leave((*bpf.Sensor).Leave)
 	}
-	return s.close()
+	return s.leave((*bpf.Sensor).Rest)
 }
 
-// leave leaves the program where it is, with the bans.
-func (s *sensor) leave() error {
-	err := s.Leave()
+// keepsOut reports whether a ban of the program's is in force.
+func (s *sensor) keepsOut() bool {
+	any := false
+	err := s.EachBan(func(b *bpf.Ban) bool {
+		any = b.Strength != bpf.Pardon && (b.Until.IsZero() || b.Until.After(time.Now()))
+		return !any
+	})
+	return any || err != nil
+}
+
+// leave leaves the bans, and what else stays with them, to the next run.
+func (s *sensor) leave(stay func(*bpf.Sensor) error) error {
+	err := stay(s.Sensor)
 	s.Sensor = nil
 	return errors.Join(err, s.close())
 }
@@ -283,7 +313,7 @@ func (d *daemon) closeLoaded() error {
 		return nil
 	}
 	if l := <-d.loading; l.sensor != nil {
-		return l.sensor.leave()
+		return l.sensor.leave((*bpf.Sensor).Leave)
 	}
 	return nil
 }

@@ -81,6 +81,7 @@ func (d *daemon) counters() []view.Counter {
 		det.Replies += kernel.Replies
 		det.Noise += kernel.Noise
 		det.BadChecksum += kernel.Bad
+		det.NotOurs += kernel.NotOurs
 	}
 	if s := d.sockets.Load(); s != nil {
 		det.Add(s.contacts.detector.Stats())

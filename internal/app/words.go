@@ -113,7 +113,7 @@ func (d *daemon) answerWords(c *config.Config) string {
 		natives = append(natives, m.Name())
 	}
 	native := len(natives) > 0
-	oneProtocol := slices.Contains(natives, string(config.MethodNftables)) // the others know hosts only
+	oneProtocol := slices.Contains(natives, string(config.MethodNftables)) || slices.Contains(natives, string(config.MethodXDP)) // the others know hosts only
 	word := func(b config.Block) string {
 		switch {
 		case b == config.BlockNone:

@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"portsentry/internal/bpf"
@@ -41,10 +44,28 @@ func newOnWire(t testing.TB, rules bpf.Rules) *onWire {
 		[]netip.Prefix{netip.MustParsePrefix("10.9.0.1/24"), netip.MustParsePrefix("fd09::1/64")})
 	r.must(err)
 	r.must(scanner.StaticNeighbours())
-	r.must(scanner.GRO(true)) // else it loses what XDP_TX sends
+	r.must(there.Do(func() error { return polls(t, scanner) }))
 	r.must(r.SetOwn([]netip.Addr{host.Addr4(), host.Addr6()}))
 	r.must(here.Do(func() error { return r.Attach(int32(host.Index), false) }))
 	return &onWire{rig: r, scanner: scanner, host: host}
+}
+
+// polls puts a program on the veth end of e that lets everything pass. Without one
+// it does not poll, as a card does, for what XDP_TX sends: that would lie in its
+// queue, even with receive offload on, until something else arrives.
+func polls(t testing.TB, e *pktgen.End) error {
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.XDP, License: "BSD", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, pass), asm.Return()},
+	})
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	l, err := link.AttachXDP(link.XDPOptions{Program: p, Interface: e.Index, Flags: link.XDPDriverMode})
+	if err == nil {
+		t.Cleanup(func() { l.Close() })
+	}
+	return err
 }
 
 // told has the kinds of all events so far, added to by every call.
@@ -81,6 +102,7 @@ func TestConnect(t *testing.T) {
 		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
 			t.Errorf("%v: after data: %v", to, err)
 		}
+		bpf.Eventually(t, "verified again", func() bool { return w.told(counts)[bpf.WhatVerified] == 2 })
 	}
 	if got := w.counted(); got.Challenged != 2 || got.Verified != 4 || got.Resets != 2 || got.BadAcks != 0 {
 		t.Errorf("%+v", got)
@@ -163,7 +185,7 @@ func TestForgedSYNs(t *testing.T) {
 		}
 	}
 	t.Logf("%d SYNs in %v, %d answers", sent.Frames, sent.Took, n)
-	if most := 10_000 + int(took.Seconds()*10_000) + 1; n > most || n < 1000 {
+	if most := budget(10_000, 10_000, took); uint64(n) > most || n < 1000 {
 		t.Errorf("%d answers in %v, at most %d", n, took, most)
 	}
 	counts := w.told(make(map[uint8]int))

@@ -168,7 +168,7 @@ func TestNoSynAck(t *testing.T) {
 		if verdict != pass || !bytes.Equal(in, out) {
 			t.Errorf("%s, %v: verdict %d, frame changed: %v", c.name, p.Src, verdict, !bytes.Equal(in, out))
 		}
-		if got := r.counted(); got.Sighted != 1 || got.Challenged != 0 || got.Unchallenged != 1 {
+		if got := r.counted(); got.Sighted+got.Bad != 1 || got.Challenged != 0 || got.Unchallenged != got.Sighted {
 			t.Errorf("%s, %v: %+v", c.name, p.Src, got)
 		}
 	}

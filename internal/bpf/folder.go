@@ -6,9 +6,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
@@ -42,7 +45,7 @@ func Folder() (string, error) {
 func mountBPF() error {
 	var st unix.Statfs_t
 	err := unix.Statfs(fileSystem, &st)
-	if err == nil && st.Type != unix.BPF_FS_MAGIC {
+	if err == nil && int64(st.Type)&0xffffffff != unix.BPF_FS_MAGIC {
 		err = unix.Mount("bpf", fileSystem, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=700")
 	}
 	return err
@@ -69,8 +72,8 @@ func clearAway(folder, ours string) error {
 	return nil
 }
 
-// abandoned reports whether folder has links, and none of them has an interface
-// any more.
+// abandoned reports whether no link in folder has an interface any more; where
+// there is none, whether no ban is left.
 func abandoned(folder string) bool {
 	entries, err := os.ReadDir(folder)
 	if err != nil {
@@ -85,12 +88,20 @@ func abandoned(folder string) bool {
 		if err != nil {
 			return false
 		}
-		info, err := l.Info()
+		dead := (&attached{link: l}).dead()
 		l.Close()
-		if err != nil || info.XDP() == nil || info.XDP().Ifindex != 0 {
+		if !dead {
 			return false
 		}
 		links++
 	}
-	return links > 0
+	if links > 0 {
+		return true
+	}
+	m, err := ebpf.LoadPinnedMap(filepath.Join(folder, xdpMapBans), nil)
+	if err != nil {
+		return errors.Is(err, fs.ErrNotExist)
+	}
+	defer m.Close()
+	return !slices.ContainsFunc(readBans(m), func(b Ban) bool { return b.Until.IsZero() || b.Until.After(time.Now()) })
 }

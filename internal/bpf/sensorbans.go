@@ -81,8 +81,8 @@ func (k *xdpBanKey) prefix() netip.Prefix {
 var ErrBansFull = errors.New("as many bans as there is room for")
 
 // PutBans puts bans in force, or replaces them: all or none, and of two of one
-// prefix the later. What the program has counted of a ban that is replaced goes
-// on, but for packets of this very moment.
+// prefix the later. What the program has counted of a ban that is replaced, its own
+// included, goes on, but for packets of this very moment.
 func (s *Sensor) PutBans(bans []Ban) error {
 	if len(bans) == 0 {
 		return nil
@@ -98,6 +98,8 @@ func (s *Sensor) PutBans(bans []Ban) error {
 	}
 	now, wall := monotonic(), time.Now()
 	keys, values := make([]xdpBanKey, len(bans)), make([]xdpBan, len(bans))
+	var until uint64
+	hits := s.objects.HitsUntil.Get(&until) == nil && until > now
 	var before []replaced
 	var old xdpBan
 	for i := range bans {
@@ -123,6 +125,10 @@ func (s *Sensor) PutBans(bans []Ban) error {
 			if old.Until > now && old.Strength != uint8(Pardon) {
 				v.Dropped += old.Dropped
 			}
+		} else if hits && key.Bits == 128 {
+			dropped, marks := s.hit(key.Addr.B)
+			v.Dropped += dropped
+			v.Marks |= marks
 		}
 		values[i] = v
 	}

@@ -15,6 +15,7 @@ type Tally struct {
 	Replies        uint64 // answers to something of ours, or translated
 	Noise          uint64 // late packets and backscatter
 	Bad            uint64 // packets no host would take
+	NotOurs        uint64 // to no address of this host
 	DroppedFull    uint64 // packets that a full ban kept out
 	DroppedSoft    uint64 // a soft one, the program's own included
 	DroppedLimited uint64 // a limited one, likewise
@@ -38,7 +39,7 @@ func (s *Sensor) Tally() (Tally, error) {
 	var c Tally
 	for which, to := range map[xdpCounter]*uint64{
 		xdpCounterC_SIGHTED: &c.Sighted, xdpCounterC_SERVED: &c.Served, xdpCounterC_REPLIES: &c.Replies,
-		xdpCounterC_NOISE: &c.Noise, xdpCounterC_BAD: &c.Bad, xdpCounterC_DROPPED_FULL: &c.DroppedFull,
+		xdpCounterC_NOISE: &c.Noise, xdpCounterC_BAD: &c.Bad, xdpCounterC_NOT_OURS: &c.NotOurs, xdpCounterC_DROPPED_FULL: &c.DroppedFull,
 		xdpCounterC_DROPPED_SOFT: &c.DroppedSoft, xdpCounterC_DROPPED_LIMITED: &c.DroppedLimited,
 		xdpCounterC_HITS: &c.Hits, xdpCounterC_HITS_FULL: &c.HitsFull, xdpCounterC_EVENTS: &c.Events,
 		xdpCounterC_COUNTED: &c.Counted, xdpCounterC_UNCOUNTED: &c.Uncounted, xdpCounterC_RAW_LOST: &c.Untold,

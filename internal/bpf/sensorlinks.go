@@ -35,8 +35,13 @@ const genericSuffix = "_generic"
 func (s *Sensor) Attach(ifindex int32, generic bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.links[ifindex] != nil {
-		return nil
+	if a := s.links[ifindex]; a != nil {
+		if !a.dead() {
+			return nil
+		}
+		if err := s.detach(ifindex); err != nil { // of an interface that had this number
+			return err
+		}
 	}
 	mode := link.XDPDriverMode
 	if generic {
@@ -81,6 +86,12 @@ func (s *Sensor) detach(ifindex int32) error {
 	return a.close()
 }
 
+// dead reports whether the interface has gone.
+func (a *attached) dead() bool {
+	info, err := a.link.Info()
+	return err == nil && info.XDP() != nil && info.XDP().Ifindex == 0
+}
+
 func (a *attached) close() error {
 	var err error
 	if a.pin != "" {
@@ -113,6 +124,21 @@ func (s *Sensor) Close() error {
 	}
 	if s.folder != "" {
 		errs = append(errs, unpin(s.folder))
+	}
+	return errors.Join(append(errs, s.release())...)
+}
+
+// Rest takes the program off all interfaces, and leaves the bans for the next
+// run. Where nothing is pinned it is Close.
+func (s *Sensor) Rest() error {
+	if s.folder == "" {
+		return s.Close()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	for ifindex := range s.links {
+		errs = append(errs, s.detach(ifindex))
 	}
 	return errors.Join(append(errs, s.release())...)
 }

@@ -139,10 +139,12 @@ inline_ int trapped(struct xdp_md *ctx, struct packet *p, struct standing *s, __
 	default:
 		break;
 	}
-	if (!is_own(p))
-		return XDP_PASS; // somebody else's, on the way through
-	if (p->marks & (BAD_LENGTH | BAD_CHECKSUM | SHORT_PAYLOAD) || bad_header(ctx, p)) {
+	if (p->marks & (BAD_LENGTH | BAD_CHECKSUM | SHORT_PAYLOAD) || bad_header(ctx, p) || bad_segment(ctx, p)) {
 		count(C_BAD);
+		return XDP_PASS;
+	}
+	if (!is_own(p)) { // somebody else's, on the way through
+		count(C_NOT_OURS);
 		return XDP_PASS;
 	}
 	if (use == UNKNOWN) {

@@ -78,23 +78,24 @@ const (
 	xdpCounterC_REPLIES         xdpCounter = 2
 	xdpCounterC_NOISE           xdpCounter = 3
 	xdpCounterC_BAD             xdpCounter = 4
-	xdpCounterC_DROPPED_FULL    xdpCounter = 5
-	xdpCounterC_DROPPED_SOFT    xdpCounter = 6
-	xdpCounterC_DROPPED_LIMITED xdpCounter = 7
-	xdpCounterC_HITS            xdpCounter = 8
-	xdpCounterC_HITS_FULL       xdpCounter = 9
-	xdpCounterC_EVENTS          xdpCounter = 10
-	xdpCounterC_COUNTED         xdpCounter = 11
-	xdpCounterC_UNCOUNTED       xdpCounter = 12
-	xdpCounterC_RAW_LOST        xdpCounter = 13
-	xdpCounterC_CHALLENGED      xdpCounter = 14
-	xdpCounterC_UNCHALLENGED    xdpCounter = 15
-	xdpCounterC_VERIFIED        xdpCounter = 16
-	xdpCounterC_BAD_ACKS        xdpCounter = 17
-	xdpCounterC_LIVING          xdpCounter = 18
-	xdpCounterC_RESETS          xdpCounter = 19
-	xdpCounterC_PAUSES          xdpCounter = 20
-	xdpCounterCOUNTERS          xdpCounter = 21
+	xdpCounterC_NOT_OURS        xdpCounter = 5
+	xdpCounterC_DROPPED_FULL    xdpCounter = 6
+	xdpCounterC_DROPPED_SOFT    xdpCounter = 7
+	xdpCounterC_DROPPED_LIMITED xdpCounter = 8
+	xdpCounterC_HITS            xdpCounter = 9
+	xdpCounterC_HITS_FULL       xdpCounter = 10
+	xdpCounterC_EVENTS          xdpCounter = 11
+	xdpCounterC_COUNTED         xdpCounter = 12
+	xdpCounterC_UNCOUNTED       xdpCounter = 13
+	xdpCounterC_RAW_LOST        xdpCounter = 14
+	xdpCounterC_CHALLENGED      xdpCounter = 15
+	xdpCounterC_UNCHALLENGED    xdpCounter = 16
+	xdpCounterC_VERIFIED        xdpCounter = 17
+	xdpCounterC_BAD_ACKS        xdpCounter = 18
+	xdpCounterC_LIVING          xdpCounter = 19
+	xdpCounterC_RESETS          xdpCounter = 20
+	xdpCounterC_PAUSES          xdpCounter = 21
+	xdpCounterCOUNTERS          xdpCounter = 22
 )
 
 type xdpEvent struct {

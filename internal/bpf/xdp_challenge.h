@@ -137,12 +137,7 @@ struct tcp_header {
 
 enum { TCP_BYTES = sizeof(struct tcp_header) };
 
-inline_ __u16 checksum(__s64 sum)
-{
-	sum = (sum & 0xffff) + (sum >> 16 & 0xffff);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return ~sum;
-}
+inline_ __u16 checksum(__s64 sum) { return ~fold(sum); }
 
 // put_ip writes the IP header of the answer to p.
 inline_ long put_ip(struct xdp_md *ctx, const struct packet *p)

@@ -115,6 +115,7 @@ enum counter {
 	C_REPLIES,         // answers to something of ours, or translated
 	C_NOISE,           // late packets and backscatter
 	C_BAD,             // no host would take it
+	C_NOT_OURS,        // to no address of this host
 	C_DROPPED_FULL, C_DROPPED_SOFT, C_DROPPED_LIMITED, // by bans
 	C_HITS,            // probes dropped that began or met no ban
 	C_HITS_FULL,       // of them: no room for a provisional ban

@@ -110,6 +110,19 @@ func (t *Trust) Within(p netip.Prefix) Spared {
 	return NotSpared
 }
 
+// Martians lists what no host sends from, and what is no host here, for a kernel
+// that is to leave such packets to us.
+func (t *Trust) Martians() []netip.Prefix {
+	var out []netip.Prefix
+	for _, p := range []string{"0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3", "::/128", "::1/128", "ff00::/8"} {
+		out = append(out, netip.MustParsePrefix(p))
+	}
+	for a := range t.broadcasts {
+		out = append(out, netip.PrefixFrom(a, a.BitLen()))
+	}
+	return out
+}
+
 // Prefixes lists everybody to be spared, for a firewall set.
 func (t *Trust) Prefixes() []netip.Prefix {
 	out := make([]netip.Prefix, 0, len(t.ignore)+len(t.named)+len(t.own))

@@ -31,20 +31,6 @@ func (e *End) GRO(on bool) error {
 	return nil
 }
 
-// MTU sets the largest datagram that the end sends, in bytes. An XDP program
-// without support for fragments does not go on an end whose peer sends more than
-// a page.
-func (e *End) MTU(n int) error {
-	link, err := e.NS.handle.LinkByIndex(e.Index)
-	if err == nil {
-		err = e.NS.handle.LinkSetMTU(link, n)
-	}
-	if err != nil {
-		return fmt.Errorf("pktgen: MTU %d of %s: %w", n, e.Name, err)
-	}
-	return nil
-}
-
 // ethtool runs a command that takes or gives one number (struct ethtool_value of
 // linux/ethtool.h) on the interface, and gives the number that comes back.
 func (e *End) ethtool(cmd, data uint32) (uint32, error) {

@@ -24,22 +24,6 @@ func TestGRO(t *testing.T) {
 	}
 }
 
-func TestMTU(t *testing.T) {
-	_, host := pair(t)
-	for _, n := range []int{9000, 1280} {
-		if err := host.MTU(n); err != nil {
-			t.Fatal(err)
-		}
-		link, err := host.NS.handle.LinkByIndex(host.Index)
-		if err != nil || link.Attrs().MTU != n {
-			t.Errorf("set to %d, is %d, %v", n, link.Attrs().MTU, err)
-		}
-	}
-	if err := host.MTU(1); err == nil {
-		t.Error("an MTU of 1: no error")
-	}
-}
-
 // TestTaggedFramesArrive reads tagged frames at the other end. The kernel hands
 // the outermost tag apart from the frame.
 func TestTaggedFramesArrive(t *testing.T) {

@@ -219,3 +219,16 @@ func TestSleep(t *testing.T) {
 		}
 	}
 }
+
+// What came while the worker was awake, and woke nobody, keeps it from sleeping.
+func TestSleepLooksAgain(t *testing.T) {
+	r := newRig(t, bpf.SensorOptions{}, logOnly)
+	w := r.source.Workers()[0]
+	r.send(r.syn4())
+	eventually(t, "the event", func() bool { return w.ring.waiting() > 0 })
+	done := make(chan error, 1)
+	go func() { done <- w.sleep(func(*capture.Event) {}) }()
+	if err := returns(t, done); err != nil || w.Stats().Wakeups != 0 || w.asleep.Load() != 0 {
+		t.Errorf("%v, %+v", err, w.Stats())
+	}
+}
