@@ -202,13 +202,18 @@ func protocols(b config.Block, one bpf.Protos) bpf.Protos {
 
 // tellSensor tells the program about the machine as it is now.
 func (d *daemon) tellSensor(c *config.Config, spare []netip.Prefix) {
+	said := ""
+	if c.VerifySource && !d.sensing(c) {
+		said = "VERIFY_SOURCE takes XDP, which reads no packets here: nobody is challenged"
+	}
+	d.problems.set("verify", said)
 	s := d.sensor.Load()
 	if s == nil {
 		return
 	}
 	own := slices.DeleteFunc(slices.Collect(maps.Keys(d.facts.watcher.Snapshot().Own)), netip.Addr.IsLoopback)
-	said := ""
-	if err := errors.Join(s.SetOwn(own), s.SetSpare(spare), d.setSensor(c)); err != nil {
+	said = ""
+	if err := errors.Join(s.SetOwn(own), s.SetSpare(spare), d.setSensor(c), s.TakeOver()); err != nil {
 		said = fmt.Sprintf("what the XDP program knows of this machine is old: %v", err)
 	}
 	d.problems.set("tell", said)

@@ -70,9 +70,9 @@ type Sensor struct {
 }
 
 // OpenSensor loads the program. What an earlier run has pinned in o.Folder, bans
-// and interfaces, is taken over without a gap. It needs CAP_BPF, CAP_NET_ADMIN,
-// CAP_PERFMON and Linux 5.18; errors say what is missing as those of OpenSteering
-// do.
+// and interfaces, is taken over without a gap, the interfaces by TakeOver. It needs
+// CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and Linux 5.18; errors say what is missing as
+// those of OpenSteering do.
 func OpenSensor(o SensorOptions) (*Sensor, error) {
 	s := &Sensor{
 		folder: o.Folder, links: make(map[int32]*attached),

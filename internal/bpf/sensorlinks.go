@@ -26,6 +26,7 @@ type attached struct {
 	link    link.Link
 	generic bool
 	pin     string // "": not pinned
+	earlier bool   // an earlier run's program is there still: see TakeOver
 }
 
 const genericSuffix = "_generic"
@@ -276,8 +277,7 @@ func (r *remains) findLinks(folder string) error {
 	return nil
 }
 
-// settle pins what is to outlive the process and runs this program in the place
-// of an earlier one. Links of interfaces that are gone go too.
+// settle pins what is to outlive the process.
 func (s *Sensor) settle(r *remains) error {
 	if s.folder == "" {
 		return nil
@@ -291,13 +291,29 @@ func (s *Sensor) settle(r *remains) error {
 		}
 	}
 	for ifindex, a := range r.links {
-		if err := a.link.Update(s.objects.Sense); err != nil {
-			if err := a.close(); err != nil {
-				return err
-			}
+		a.earlier = true
+		s.links[ifindex] = a
+	}
+	return nil
+}
+
+// TakeOver runs the program where an earlier run's is, in its place: until then
+// that one goes on to keep the banned out. It is called when the program knows what
+// to go by (SetOwn and its like), and does nothing the second time. Links of
+// interfaces that are gone go.
+func (s *Sensor) TakeOver() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for ifindex, a := range s.links {
+		if !a.earlier {
 			continue
 		}
-		s.links[ifindex] = a
+		a.earlier = false
+		if a.link.Update(s.objects.Sense) != nil {
+			if err := s.detach(ifindex); err != nil {
+				return fmt.Errorf("take over from an earlier run: %w", err)
+			}
+		}
 	}
 	return nil
 }

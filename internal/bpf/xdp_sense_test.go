@@ -2,6 +2,7 @@ package bpf_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -113,6 +114,10 @@ func TestNoEvidence(t *testing.T) {
 	through.Dst, through6.Dst = other4, other6
 	mapped := tcp(from6, trap, syn)
 	mapped.Src = netip.MustParseAddr("::ffff:203.0.113.7")
+	much := tcp(source(7), trap, syn)
+	much.Payload = bytes.Repeat([]byte("odd"), 467)
+	some := udp(from6, trap)
+	some.Payload = make([]byte, 125)
 	toMapped := tcp(from6, trap, syn)
 	toMapped.Dst = netip.AddrFrom16(own4.As16())
 	for _, c := range []struct {
@@ -134,8 +139,14 @@ func TestNoEvidence(t *testing.T) {
 		{"version 5", edit(tcp(from4, trap, syn), func(b []byte) { b[ethernet] = 0x55 }), nothing},
 		{"version 4 as IPv6", edit(tcp(from6, trap, syn), func(b []byte) { b[ethernet] = 0x40 }), nothing},
 		{"ARP", edit(tcp(from4, trap, syn), func(b []byte) { b[13] = 6 }), nothing},
-		{"on the way through", frame(t, through), nothing},
-		{"on the way through, IPv6", frame(t, through6), nothing},
+		{"TCP checksum", edit(tcp(from4, trap, syn), func(b []byte) { b[l4+16]++ }), bad},
+		{"TCP checksum over IPv6", edit(tcp(from6, trap, syn), func(b []byte) { b[l6+17]++ }), bad},
+		{"UDP checksum", edit(udp(from4, trap), func(b []byte) { b[l4+7] ^= 4 }), bad},
+		{"UDP checksum over IPv6", edit(udp(from6, trap), func(b []byte) { b[l6+7] ^= 4 }), bad},
+		{"last byte of much data", edit(much, func(b []byte) { b[len(b)-1]++ }), bad},
+		{"first byte of data over IPv6", edit(some, func(b []byte) { b[l6+8]++ }), bad},
+		{"on the way through", frame(t, through), elsewhere},
+		{"on the way through, IPv6", frame(t, through6), elsewhere},
 		{"from an IPv4-mapped address", frame(t, mapped), raw},
 		{"to an IPv4-mapped address of ours", frame(t, toMapped), nothing},
 		{"ICMP", icmp(t, from4, 8), nothing},
@@ -147,11 +158,39 @@ func TestNoEvidence(t *testing.T) {
 			}
 		}), banned},
 		{"UDP without checksum", edit(udp(source(2), trap), func(b []byte) { b[l4+6], b[l4+7] = 0, 0 }), banned},
-		{"UDP length 0 over IPv6", edit(udp(source6(3), trap), func(b []byte) { b[l6+5] = 0 }), banned},
+		{"UDP length 0 over IPv6", edit(udp(source6(3), trap), func(b []byte) {
+			b[l6+5] = 0
+			b[l6+7] += 8
+			if b[l6+7] < 8 {
+				b[l6+6]++
+			}
+		}), banned},
+		{"much data", frame(t, much), banned},
+		{"TCP checksum left to the card", edit(tcp(source(5), trap, syn), partial), banned},
+		{"UDP checksum left to the card over IPv6", edit(udp(source6(6), trap), partial), banned},
 		{"link padding", append(frame(t, tcp(source(4), trap, syn)), make([]byte, 6)...), banned},
 	} {
 		r.check(c.name, c.frame, c.want)
 	}
+}
+
+// partial takes all but the pseudo-header out of the checksum of a frame, as a
+// sender does that leaves it to a card.
+func partial(b []byte) {
+	l4, addrs, proto := ethernet+ipv4Fixed, b[ethernet+12:ethernet+20], b[ethernet+9]
+	if b[ethernet]>>4 == 6 {
+		l4, addrs, proto = ethernet+ipv6Fixed, b[ethernet+8:ethernet+40], b[ethernet+6]
+	}
+	at := l4 + 16
+	if proto == pktgen.ProtoUDP {
+		at = l4 + 6
+	}
+	sum := uint32(len(b)-l4) + uint32(proto)
+	for i := 0; i < len(addrs); i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(addrs[i:]))
+	}
+	sum = sum>>16 + sum&0xffff
+	binary.BigEndian.PutUint16(b[at:], uint16(sum+sum>>16))
 }
 
 // All that is known of a packet is carried.

@@ -176,19 +176,20 @@ func (r *rig) verdictOf(name string, frame []byte, want uint32) {
 
 // Outcomes.
 var (
-	nothing = outcome{verdict: pass}
-	sighted = outcome{verdict: pass, what: bpf.WhatProbe, tally: bpf.Tally{Sighted: 1, Events: 1}}
-	banned  = outcome{verdict: drop, what: bpf.WhatProbe, made: uint8(bpf.Soft), tally: bpf.Tally{Sighted: 1, Hits: 1, Events: 1}}
-	limited = outcome{verdict: drop, what: bpf.WhatProbe, made: uint8(bpf.Limited), tally: bpf.Tally{Sighted: 1, Hits: 1, Events: 1}}
-	noise   = outcome{verdict: pass, tally: bpf.Tally{Noise: 1}}
-	bad     = outcome{verdict: pass, tally: bpf.Tally{Bad: 1}}
-	raw     = outcome{verdict: pass, what: bpf.WhatRaw, tally: bpf.Tally{Events: 1}}
-	served  = outcome{verdict: pass, tally: bpf.Tally{Served: 1}}
-	reply   = outcome{verdict: pass, tally: bpf.Tally{Replies: 1}}
-	asked   = outcome{verdict: pass, what: bpf.WhatQuestion, tally: bpf.Tally{Events: 1}}
-	full    = outcome{verdict: drop, tally: bpf.Tally{DroppedFull: 1}}
-	soft    = outcome{verdict: drop, tally: bpf.Tally{DroppedSoft: 1}}
-	narrow  = outcome{verdict: drop, tally: bpf.Tally{DroppedLimited: 1}}
+	nothing   = outcome{verdict: pass}
+	sighted   = outcome{verdict: pass, what: bpf.WhatProbe, tally: bpf.Tally{Sighted: 1, Events: 1}}
+	banned    = outcome{verdict: drop, what: bpf.WhatProbe, made: uint8(bpf.Soft), tally: bpf.Tally{Sighted: 1, Hits: 1, Events: 1}}
+	limited   = outcome{verdict: drop, what: bpf.WhatProbe, made: uint8(bpf.Limited), tally: bpf.Tally{Sighted: 1, Hits: 1, Events: 1}}
+	noise     = outcome{verdict: pass, tally: bpf.Tally{Noise: 1}}
+	bad       = outcome{verdict: pass, tally: bpf.Tally{Bad: 1}}
+	elsewhere = outcome{verdict: pass, tally: bpf.Tally{NotOurs: 1}}
+	raw       = outcome{verdict: pass, what: bpf.WhatRaw, tally: bpf.Tally{Events: 1}}
+	served    = outcome{verdict: pass, tally: bpf.Tally{Served: 1}}
+	reply     = outcome{verdict: pass, tally: bpf.Tally{Replies: 1}}
+	asked     = outcome{verdict: pass, what: bpf.WhatQuestion, tally: bpf.Tally{Events: 1}}
+	full      = outcome{verdict: drop, tally: bpf.Tally{DroppedFull: 1}}
+	soft      = outcome{verdict: drop, tally: bpf.Tally{DroppedSoft: 1}}
+	narrow    = outcome{verdict: drop, tally: bpf.Tally{DroppedLimited: 1}}
 )
 
 // frame builds the packet, unfragmented.
