@@ -216,13 +216,18 @@ func (p *program) next(t testing.TB) any {
 // it; nil: nothing.
 func (r *reader) agree(t testing.TB, data []byte, told any) (seen bool) {
 	t.Helper()
-	var p decode.Probe
+	var p, strict decode.Probe
 	f := &capture.Frame{Data: data, WireLen: len(data), Link: capture.LinkEthernet, ChecksumPartial: true}
 	st := r.decode(f, &p)
 	var want answer
 	if st == decode.Complete {
 		want = r.observe(&p)
 	}
+	// The program does not know who was to compute the checksum of the transport.
+	// What is no evidence with a wrong one, it may take for evidence only where
+	// it does not sum, or finds the sum of the pseudo-header.
+	f.ChecksumPartial = false
+	wrong := r.decode(f, &strict) == decode.Complete && strict.Marks&decode.BadChecksum != 0
 	fragment, headers := shape(data)
 	switch told := told.(type) {
 	case error:
@@ -231,6 +236,9 @@ func (r *reader) agree(t testing.TB, data []byte, told any) (seen bool) {
 		got := r.observe(&told)
 		if !got.seen || got != want {
 			t.Errorf("%x:\nprogram %+v\ndecode  %d, %+v", data, got, st, want)
+		}
+		if wrong && headers == 0 && len(data) <= 1500 && !leftToCard(data) {
+			t.Errorf("%x: the program did not see that the checksum is wrong", data)
 		}
 	case *capture.Frame:
 		if !fragment && headers <= 6 && !p.Src.Is4In6() {
@@ -247,12 +255,11 @@ func (r *reader) agree(t testing.TB, data []byte, told any) (seen bool) {
 			t.Errorf("%x: of what the program handed over %+v, of the frame %+v", data, got, want)
 		}
 	case nil:
-		if want.seen && !ours(data) {
-			return false // PPPoE and 802.3 frames: interfaces of their own, or no IP for Linux
-		}
-		if want.seen {
+		// PPPoE and 802.3 frames have interfaces of their own, or are no IP for Linux.
+		if want.seen && ours(data) && !wrong {
 			t.Errorf("%x: the program is silent, decode says %+v", data, want)
 		}
+		return false
 	}
 	return want.seen
 }

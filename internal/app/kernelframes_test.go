@@ -120,13 +120,73 @@ func mutate(rng *rand.Rand, seed []byte) []byte {
 	if etherType == 0x0800 && len(ip) >= 20 && rng.IntN(8) > 0 {
 		if header := ip[:min(len(ip), int(ip[0]&15)*4)]; len(header) >= 20 {
 			header[10], header[11] = 0, 0
-			var sum uint32
-			for i := 0; i+1 < len(header); i += 2 {
-				sum += uint32(binary.BigEndian.Uint16(header[i:]))
-			}
-			sum = sum>>16 + sum&0xffff
-			binary.BigEndian.PutUint16(header[10:], ^uint16(sum>>16+sum))
+			binary.BigEndian.PutUint16(header[10:], ^sum(header, 0))
 		}
 	}
+	if at, field := checksum(b); at > 0 && rng.IntN(4) > 0 {
+		binary.BigEndian.PutUint16(b[at:], field[rng.IntN(2)])
+	}
 	return b
+}
+
+// sum is the ones' complement sum of RFC 1071.
+func sum(b []byte, acc uint32) uint16 {
+	for ; len(b) > 1; b = b[2:] {
+		acc += uint32(binary.BigEndian.Uint16(b))
+	}
+	if len(b) == 1 {
+		acc += uint32(b[0]) << 8
+	}
+	acc = acc>>16 + acc&0xffff
+	return uint16(acc>>16 + acc)
+}
+
+// checksum finds the checksum of a TCP segment or a UDP datagram right behind the
+// IP header, and what it should be: the right one, and what stands there before a
+// card has computed it. 0: there is none.
+func checksum(b []byte) (at int, field [2]uint16) {
+	etherType, ip := network(b)
+	var proto byte
+	var addrs, segment []byte
+	switch {
+	case etherType == 0x0800 && len(ip) >= 20:
+		header, total := int(ip[0]&15)*4, int(binary.BigEndian.Uint16(ip[2:]))
+		if header < 20 || total < header || total > len(ip) {
+			return 0, field
+		}
+		proto, addrs, segment = ip[9], ip[12:20], ip[header:total]
+	case etherType == 0x86dd && len(ip) >= 40:
+		total := 40 + int(binary.BigEndian.Uint16(ip[4:]))
+		if total > len(ip) {
+			return 0, field
+		}
+		proto, addrs, segment = ip[6], ip[8:40], ip[40:total]
+	}
+	switch {
+	case proto == 6 && len(segment) >= 20:
+		at = 16
+	case proto == 17 && len(segment) >= 8:
+		at = 6
+		if n := int(binary.BigEndian.Uint16(segment[4:])); n >= 8 && n <= len(segment) {
+			segment = segment[:n]
+		}
+	default:
+		return 0, field
+	}
+	field[1] = sum(addrs, uint32(proto)+uint32(len(segment)))
+	segment = slices.Clone(segment)
+	segment[at], segment[at+1] = 0, 0
+	field[0] = ^sum(segment, uint32(field[1]))
+	header := 40
+	if etherType == 0x0800 {
+		header = int(ip[0]&15) * 4
+	}
+	return len(b) - len(ip) + header + at, field
+}
+
+// leftToCard reports whether the sum of the pseudo-header stands where the
+// checksum should.
+func leftToCard(b []byte) bool {
+	at, field := checksum(b)
+	return at > 0 && binary.BigEndian.Uint16(b[at:]) == field[1]
 }

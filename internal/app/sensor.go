@@ -58,7 +58,8 @@ func loadSensor(c *config.Config) (l loaded) {
 	if err != nil {
 		l.fleeting = fmt.Sprintf("bans of the XDP program end with this process: %v", err)
 	}
-	if !senses(c) && !drops(c) && (folder == "" || !bpf.Remains(folder)) {
+	wanted := senses(c) || drops(c)
+	if !wanted && (folder == "" || !bpf.Remains(folder)) {
 		return loaded{}
 	}
 	s := new(sensor)
@@ -75,6 +76,9 @@ func loadSensor(c *config.Config) (l loaded) {
 	}
 	if err == nil {
 		s.source, err = xdp.Open(s.Sensor)
+	}
+	if errors.Is(err, bpf.ErrInUse) && !wanted {
+		return loaded{err: s.close()} // nothing of ours is left there
 	}
 	if err != nil {
 		l.err = errors.Join(err, s.close())

@@ -42,6 +42,38 @@ func Folder() (string, error) {
 	return filepath.Join(ourFolder, ours), clearAway(ourFolder, ours)
 }
 
+// ErrInUse means that another process has a Sensor in the folder.
+var ErrInUse = errors.New("another portsentry runs the XDP program in this network namespace")
+
+// lock makes folder and takes it for this process, until what it gives is closed.
+func lock(folder string) (*os.File, error) {
+	for {
+		if err := os.MkdirAll(folder, 0o700); err != nil {
+			return nil, fmt.Errorf("folder for what is pinned: %w", err)
+		}
+		f, err := os.Open(folder)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+			f.Close()
+			if errors.Is(err, unix.EWOULDBLOCK) {
+				err = ErrInUse
+			}
+			return nil, err
+		}
+		// Whoever had it may have removed it at the end.
+		have, err := f.Stat()
+		if now, gone := os.Stat(folder); err == nil && gone == nil && os.SameFile(have, now) {
+			return f, nil
+		}
+		f.Close()
+	}
+}
+
 func mountBPF() error {
 	var st unix.Statfs_t
 	err := unix.Statfs(fileSystem, &st)

@@ -59,6 +59,7 @@ type Sensor struct {
 	objects xdpObjects
 	rings   []*ebpf.Map
 	folder  string
+	lock    *os.File // of folder
 
 	mu      sync.Mutex
 	rules   Rules
@@ -77,6 +78,12 @@ func OpenSensor(o SensorOptions) (*Sensor, error) {
 	s := &Sensor{
 		folder: o.Folder, links: make(map[int32]*attached),
 		own: make(map[netip.Addr]struct{}), spare: make(map[netip.Prefix]struct{}),
+	}
+	if s.folder != "" {
+		var err error
+		if s.lock, err = lock(s.folder); err != nil {
+			return nil, err
+		}
 	}
 	if err := s.open(o); err != nil {
 		return nil, errors.Join(explainBy(sensorNeeds(), capabilities(), err), s.Close())

@@ -171,7 +171,12 @@ func (s *Sensor) release() error {
 		errs = append(errs, m.Close())
 	}
 	s.rings = nil
-	return errors.Join(append(errs, s.objects.Close())...)
+	errs = append(errs, s.objects.Close())
+	if s.lock != nil {
+		errs = append(errs, s.lock.Close())
+		s.lock = nil
+	}
+	return errors.Join(errs...)
 }
 
 // What is pinned, by name.
@@ -198,9 +203,6 @@ func takeOver(folder string, spec *ebpf.CollectionSpec) (*remains, error) {
 	r := &remains{maps: make(map[string]*ebpf.Map), links: make(map[int32]*attached)}
 	if folder == "" {
 		return r, nil
-	}
-	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return nil, fmt.Errorf("folder for what is pinned: %w", err)
 	}
 	for _, name := range pinnedMaps() {
 		path := filepath.Join(folder, name)

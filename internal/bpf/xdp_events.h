@@ -32,48 +32,52 @@ once_ int bad_header(struct xdp_md *ctx, const struct packet *p)
 
 enum { SUMMED = 64, SUMS = 24 }; // bytes at a time, and how often: a frame of the usual length
 
+// sum_part adds the next bytes of the frame to sum, SUMMED of them or what is
+// left; below zero: they are not there.
+once_ __s64 sum_part(struct xdp_md *ctx, __u32 at, __u32 left, __u32 sum)
+{
+	__u8 part[SUMMED] = {};
+	__u64 n = left < SUMMED ? left : SUMMED;
+
+	OPAQUE_TO_COMPILER(n);
+	if (n < 1 || n > SUMMED || bpf_xdp_load_bytes(ctx, at, part, n))
+		return -1;
+	return (__u32)bpf_csum_diff(NULL, 0, (void *)part, sizeof(part), sum);
+}
+
 // bad_segment reports whether the checksum of a TCP segment or a UDP datagram is
 // wrong. A neighbour on this machine leaves it to a card that there is none of:
 // then the sum of the pseudo-header stands there, and is right. Behind extension
 // headers the destination may be another one: nothing is known.
 once_ int bad_segment(struct xdp_md *ctx, const struct packet *p)
 {
-	__u32 at, left, sum;
-	__u8 part[SUMMED] = {};
+	__u32 at, left, udp;
+	__u8 head[20] = {};
 	__u16 field;
-	__u64 n;
+	__s64 sum;
 
-	if (!p || p->marks & (EXT_HEADERS | SHORT_PAYLOAD) || bpf_xdp_load_bytes(ctx, p->transport, part, 20 - 12 * (p->proto == IPPROTO_UDP)))
+	if (!p || p->marks & (EXT_HEADERS | SHORT_PAYLOAD))
 		return 0;
-	if (p->proto == IPPROTO_UDP) {
-		left = be16(part + 4);
-		if (!left)
-			left = 8 + p->payload;
-		__builtin_memcpy(&field, part + 6, 2);
-		if (!field)
-			return 0; // none
-	} else {
-		left = 20 + p->options_len + p->payload;
-		__builtin_memcpy(&field, part + 16, 2);
-	}
-	if (left > SUMMED * SUMS)
+	udp = p->proto == IPPROTO_UDP;
+	if (udp ? bpf_xdp_load_bytes(ctx, p->transport, head, 8) : bpf_xdp_load_bytes(ctx, p->transport, head, 20))
 		return 0;
+	left = udp ? be16(head + 4) : 20 + p->options_len + p->payload;
+	if (!left)
+		left = 8 + p->payload;
+	field = udp ? *(__u16 *)(head + 6) : *(__u16 *)(head + 16);
+	if ((udp && !field) || left > SUMMED * SUMS)
+		return 0; // there is none, or the sum would take too long
 	// As in turn_round.
-	sum = bpf_csum_diff(NULL, 0, (void *)&p->src, 2 * sizeof(p->src), htonl(left + p->proto));
+	sum = (__u32)bpf_csum_diff(NULL, 0, (void *)&p->src, 2 * sizeof(p->src), htonl(left + p->proto));
 	if (fold(sum) == field)
 		return 0;
 	at = p->transport;
 	for (int i = 0; i < SUMS && left; i++) {
-		n = left < SUMMED ? left : SUMMED;
-		OPAQUE_TO_COMPILER(n);
-		if (n < 1 || n > SUMMED)
+		sum = sum_part(ctx, at, left, sum);
+		if (sum < 0)
 			return 0;
-		__builtin_memset(part, 0, sizeof(part));
-		if (bpf_xdp_load_bytes(ctx, at, part, n))
-			return 0;
-		sum = bpf_csum_diff(NULL, 0, part, sizeof(part), sum);
-		at += n;
-		left -= n;
+		at += SUMMED;
+		left = left > SUMMED ? left - SUMMED : 0;
 	}
 	return fold(sum) != 0xffff;
 }

@@ -68,8 +68,9 @@ func Build(ctx context.Context, dir string) (string, error) {
 	return binary, nil
 }
 
-// WriteConfig writes values as a portsentry.conf.
+// WriteConfig writes values as a portsentry.conf, and CAPTURE as Capture has it.
 func WriteConfig(path string, values map[string]string) error {
+	values = withCapture(values)
 	var b strings.Builder
 	for _, k := range slices.Sorted(maps.Keys(values)) {
 		if strings.ContainsAny(values[k], "\"\n") {
@@ -88,7 +89,7 @@ func Start(ctx context.Context, o Options) (*Daemon, error) {
 		Out: Output(filepath.Join(o.Dir, "stdout")), Err: Output(filepath.Join(o.Dir, "stderr")),
 	}
 	conf := filepath.Join(o.Dir, "portsentry.conf")
-	if err := WriteConfig(conf, withCapture(o.Config)); err != nil {
+	if err := WriteConfig(conf, o.Config); err != nil {
 		return nil, err
 	}
 	d.cmd = exec.Command(o.Binary, append([]string{"-c", conf, "--socket", d.socket()}, o.Args...)...)
@@ -112,11 +113,22 @@ func Start(ctx context.Context, o Options) (*Daemon, error) {
 // PORTSENTRY_CAPTURE, a value of CAPTURE; "" for their own choice.
 func Capture() string { return os.Getenv("PORTSENTRY_CAPTURE") }
 
+// CaptureLine is the line of portsentry.conf that says so, "" for none.
+func CaptureLine() string {
+	if Capture() == "" {
+		return ""
+	}
+	return "CAPTURE=\"" + Capture() + "\"\n"
+}
+
 func withCapture(config map[string]string) map[string]string {
 	if _, said := config["CAPTURE"]; said || Capture() == "" {
 		return config
 	}
 	config = maps.Clone(config)
+	if config == nil {
+		config = make(map[string]string)
+	}
 	config["CAPTURE"] = Capture()
 	return config
 }

@@ -126,6 +126,7 @@ func TestFailures(t *testing.T) {
 }
 
 func TestWriteConfig(t *testing.T) {
+	t.Setenv("PORTSENTRY_CAPTURE", "")
 	path := filepath.Join(t.TempDir(), "c")
 	if err := WriteConfig(path, map[string]string{"B": "1", "A": "x y"}); err != nil {
 		t.Fatal(err)
@@ -136,6 +137,16 @@ func TestWriteConfig(t *testing.T) {
 	}
 	if err := WriteConfig(path, map[string]string{"A": `say "x"`}); err == nil {
 		t.Error("a quote in a value is no error")
+	}
+	t.Setenv("PORTSENTRY_CAPTURE", "afpacket")
+	for _, c := range []struct{ in, want map[string]string }{
+		{nil, map[string]string{"CAPTURE": "afpacket"}},
+		{map[string]string{"A": "1"}, map[string]string{"A": "1", "CAPTURE": "afpacket"}},
+		{map[string]string{"CAPTURE": "xdp"}, map[string]string{"CAPTURE": "xdp"}},
+	} {
+		if d := cmp.Diff(c.want, withCapture(c.in)); d != "" {
+			t.Error(d)
+		}
 	}
 }
 

@@ -118,6 +118,14 @@ func (l *Lab) Start(t *testing.T, config map[string]string) *harness.Daemon {
 	return harness.MustStart(t, harness.Options{Binary: l.binary, NS: l.Host.NS, Config: config})
 }
 
+// How is the way in which a daemon watches a wire of the lab, as it says so itself.
+func How() string {
+	if harness.Capture() == "afpacket" {
+		return "AF_PACKET"
+	}
+	return "XDP"
+}
+
 // Nmap runs the real nmap in ns and returns what it printed: no name look-ups,
 // no host discovery, a bounded time.
 func Nmap(t *testing.T, ns *pktgen.NS, args ...string) string {

@@ -109,7 +109,7 @@ func (d *daemon) counter(name string) uint64 {
 }
 
 // conf is the text of a configuration.
-func conf(lines ...string) string { return strings.Join(lines, "\n") + "\n" }
+func conf(lines ...string) string { return strings.Join(lines, "\n") + "\n" + harness.CaptureLine() }
 
 // syn is a bare SYN from the scanner to a port of the host.
 func syn(l *lab.Lab, port int) pktgen.Packet {

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"portsentry/test/harness"
 	"portsentry/test/lab"
 	"portsentry/test/machine"
 )
@@ -137,6 +138,9 @@ func (w *world) start(conf map[string]string, modes ...string) {
 	value := func(key string) string { return cmp.Or(conf[key], defaults[key]) }
 	for _, key := range slices.Sorted(keys(defaults, conf)) {
 		fmt.Fprintf(&text, "%s=\"%s\"\n", key, value(key))
+	}
+	if !w.alone { // ours
+		text.WriteString(harness.CaptureLine())
 	}
 	w.Write("/etc/portsentry/portsentry.conf", text.String())
 	if w.Read("/etc/portsentry/portsentry.ignore") == "" {

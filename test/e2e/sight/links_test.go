@@ -58,11 +58,11 @@ func TestLinks(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
 	w, d := listen(t, l, map[string]string{"TCP_PORTS": "11"})
-	says(t, d.Err, "watching eth0 (AF_PACKET), 2 TCP and 0 UDP ports, IPv4 and IPv6")
+	says(t, d.Err, "watching eth0 ("+lab.How()+"), 2 TCP and 0 UDP ports, IPv4 and IPv6")
 
 	for _, name := range []string{"eth1", "eth2"} { // and once more after it was gone
 		from, at := l.Join(t, l.Scanner.NS, l.Host.NS, prefixes("10.78.0.2/24", "fd78::2/64"), prefixes("10.78.0.1/24", "fd78::1/64"))
-		says(t, d.Err, "watching eth0 (AF_PACKET), "+name+" (AF_PACKET), ")
+		says(t, d.Err, "watching eth0 ("+lab.How()+"), "+name+" ("+lab.How()+"), ")
 		s := sender(t, from)
 		w.until(t, "a new interface", s, at.Addr4(), 11)
 		w.once(t, "by the new interface", s, at.Addr4(), 11, 1)
@@ -189,8 +189,8 @@ func TestInterfaces(t *testing.T) {
 	w.once(t, "by the one that came later", s, third.Addr4(), 11, 1)
 	want := []string{
 		"INTERFACES names what is not there: eth2 (watched as soon as it appears)",
-		"watching eth1 (AF_PACKET), 2 TCP and 0 UDP ports, IPv4 and IPv6",
-		"watching eth1 (AF_PACKET), eth2 (AF_PACKET), 2 TCP and 0 UDP ports, IPv4 and IPv6",
+		"watching eth1 (" + lab.How() + "), 2 TCP and 0 UDP ports, IPv4 and IPv6",
+		"watching eth1 (" + lab.How() + "), eth2 (" + lab.How() + "), 2 TCP and 0 UDP ports, IPv4 and IPv6",
 	}
 	said := slices.DeleteFunc(lines(t, d.Err), func(line string) bool {
 		return strings.HasPrefix(line, "left alone: ") || strings.HasPrefix(line, "answer: ")

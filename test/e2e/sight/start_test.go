@@ -77,7 +77,7 @@ func TestStartWords(t *testing.T) {
 	self := filepath.Base(os.Args[0])
 	self = self[:min(len(self), 15)] // as the kernel keeps it
 	want := []string{
-		"watching eth0 (AF_PACKET), 6 TCP and 2 UDP ports, IPv4 and IPv6",
+		"watching eth0 (" + lab.How() + "), 6 TCP and 2 UDP ports, IPv4 and IPv6",
 		"left alone: 11/tcp " + self + ", 22/tcp " + self + ", 7/udp " + self + " (listening); " +
 			"10.77.0.2 gateway, 192.0.2.53 resolver, 1 line of " + ignore + " (protected); eth1 (it is the host end of a container's veth)",
 		"answer: log only (BLOCK_TCP=0, BLOCK_UDP=0)",
@@ -162,7 +162,7 @@ func TestNothingToWatch(t *testing.T) {
 	const nothing = "watching nothing: no interface is up and holds an address; one that appears will be watched"
 	want := []string{
 		nothing,
-		"watching eth0 (AF_PACKET), 2 TCP and 0 UDP ports, IPv4 and IPv6",
+		"watching eth0 (" + lab.How() + "), 2 TCP and 0 UDP ports, IPv4 and IPv6",
 		"left alone: 127.0.0.1 resolver (protected)",
 		"answer: log only (BLOCK_TCP=0, BLOCK_UDP=0)",
 		nothing,

@@ -286,6 +286,14 @@ func (d *daemon) waitBan(a netip.Addr) (b view.Ban) {
 	return b
 }
 
+// dropped is how many packets a ban has dropped, in words.
+func dropped(b view.Ban) string {
+	if b.Dropped == nil {
+		return "nobody knows how many"
+	}
+	return strconv.FormatUint(*b.Dropped, 10)
+}
+
 func (d *daemon) unban(a netip.Addr) {
 	d.s.t.Helper()
 	_, err := d.Command(d.s.t.Context(), "unban", a.String())

@@ -82,7 +82,7 @@ func TestKilledDuringAScan(t *testing.T) {
 		t.Errorf("after the restart\n%+v, before\n%+v", after, before)
 	}
 	if after.Dropped == nil || *after.Dropped < 400 {
-		t.Errorf("it has dropped %v packets", after.Dropped)
+		t.Errorf("it has dropped %s packets", dropped(after))
 	}
 	s.forge(s.tcp(late, 40000, trap, pktgen.SYN))
 	d.waitBan(late)
