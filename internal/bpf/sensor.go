@@ -21,7 +21,7 @@ const MaxWorkers = 4
 type SensorOptions struct {
 	Workers   int    // rings, one reader each; 0: 1
 	RingBytes int    // of all rings together, divided in powers of two; 0: 4 MiB
-	Bans      int    // how many bans there is room for; 0: 131,072
+	Bans      int    // how many bans there is room for; 0: 65,536
 	Folder    string // on a BPF file system, where what outlives the process is pinned; "": nothing does
 	Peers     *Peers // nil: nobody is known to be connected
 }

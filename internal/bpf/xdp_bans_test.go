@@ -3,6 +3,7 @@ package bpf_test
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -223,4 +224,43 @@ func TestDecided(t *testing.T) {
 	r.check("pardoned again", hit, sighted)
 	r.ban(prefix(from4), bpf.Soft, bpf.BanUDP)
 	r.check("a ban about something else", hit, sighted)
+}
+
+// Of what user space has to read, a soft ban drops what may begin something,
+// unless nftables looks at it again.
+func TestSoftBanOfUnread(t *testing.T) {
+	r := newRig(t, bpf.SensorOptions{}, bpf.Rules{})
+	chain := tcp(from6, noTrap, ack)
+	chain.ExtHeaders = slices.Repeat([]pktgen.ExtHeader{{Type: pktgen.DestOptions, Len: 8}}, 7)
+	behind := tcp(from6, noTrap, syn)
+	behind.ExtHeaders = []pktgen.ExtHeader{{Type: pktgen.FragmentHdr, Len: 8}, {Type: pktgen.DestOptions, Len: 8}}
+	esp := tcp(from6, noTrap, syn)
+	esp.ExtHeaders = []pktgen.ExtHeader{{Type: 50, Len: 8}}
+	pieces := tcp(from4, noTrap, syn)
+	pieces.Payload, pieces.FragmentSize = make([]byte, 100), 48
+	fragments, err := pieces.Frames(wire)
+	r.must(err)
+	for _, c := range []struct {
+		name    string
+		frame   []byte
+		verdict uint32
+	}{
+		{"first fragment", fragments[0], drop},
+		{"later fragment", fragments[1], pass},
+		{"long chain", frame(t, chain), drop},
+		{"options behind a fragment header", frame(t, behind), drop},
+		{"ESP", frame(t, esp), pass},
+	} {
+		for _, src := range []netip.Addr{from4, from6} {
+			r.ban(prefix(src), bpf.Soft, bpf.BanTCP)
+		}
+		r.rules(bpf.Rules{})
+		r.verdictOf(c.name, c.frame, c.verdict)
+		r.rules(bpf.Rules{Nftables: true})
+		r.verdictOf(c.name+", nftables looks again", c.frame, pass)
+		for _, src := range []netip.Addr{from4, from6} {
+			r.ban(prefix(src), bpf.Limited, bpf.BanAll)
+		}
+		r.verdictOf(c.name+", limited", c.frame, pass)
+	}
 }

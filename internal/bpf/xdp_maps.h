@@ -166,7 +166,7 @@ volatile __u64 hits_until;
 struct {
 	__uint(type, MAP_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 1 << 17);
+	__uint(max_entries, 1 << 16);
 	__type(key, struct ban_key);
 	__type(value, struct ban);
 } bans SEC(".maps");
@@ -201,7 +201,7 @@ struct {
 struct {
 	__uint(type, MAP_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 1 << 14);
+	__uint(max_entries, 1 << 12);
 	__type(key, struct addr);
 	__type(value, __u32);
 } own SEC(".maps");

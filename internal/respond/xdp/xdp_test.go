@@ -250,7 +250,7 @@ func TestRun(t *testing.T) {
 // A hundred thousand bans are one call, and a second.
 func TestManyBans(t *testing.T) {
 	const n = 100_000
-	m, _ := open(t, bpf.SensorOptions{})
+	m, _ := open(t, bpf.SensorOptions{Bans: n})
 	bans := many(n)
 	for _, what := range []string{"into an empty table", "over themselves"} {
 		begin := time.Now()

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"portsentry/internal/bpf"
 	"portsentry/internal/pktgen"
 	"portsentry/internal/view"
@@ -458,7 +460,7 @@ func (s *stage) dial(src netip.Addr, port uint16, limit time.Duration) (net.Conn
 
 func (s *stage) dialFrom(ns *pktgen.NS, src, dst netip.AddrPort, limit time.Duration) (c net.Conn, err error) {
 	err = ns.Do(func() (err error) {
-		dialer := net.Dialer{Timeout: limit, LocalAddr: net.TCPAddrFromAddrPort(src)}
+		dialer := net.Dialer{Timeout: limit, LocalAddr: net.TCPAddrFromAddrPort(src), Control: reuse}
 		c, err = dialer.DialContext(s.t.Context(), "tcp", dst.String())
 		return err
 	})
@@ -466,6 +468,15 @@ func (s *stage) dialFrom(ns *pktgen.NS, src, dst netip.AddrPort, limit time.Dura
 		s.t.Cleanup(func() { c.Close() })
 	}
 	return c, err
+}
+
+// reuse lets one local port serve one connection after the other.
+func reuse(_, _ string, c syscall.RawConn) error {
+	var failed error
+	err := c.Control(func(fd uintptr) {
+		failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	})
+	return errors.Join(err, failed)
 }
 
 // gets reports whether a served port answers src.
