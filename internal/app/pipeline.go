@@ -59,7 +59,6 @@ func (p *pipeline) event(e *capture.Event) {
 		return
 	}
 	p.probe.FromEvent(e)
-	p.probe.Times = e.Times
 	p.host.told = e.Kind != capture.EventQuestion
 	if !p.detector.Observe(&p.probe, &p.sighting) {
 		return

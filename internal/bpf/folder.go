@@ -39,39 +39,72 @@ func Folder() (string, error) {
 		return "", fmt.Errorf("network namespace cookie (Linux 5.14): %w", err)
 	}
 	ours := "net-" + strconv.FormatUint(cookie, 16)
-	return filepath.Join(ourFolder, ours), clearAway(ourFolder, ours)
+	return filepath.Join(ourFolder, ours), oneByOne(ourFolder, func() error { return clearAway(ourFolder, ours) })
 }
 
 // ErrInUse means that another process has a Sensor in the folder.
 var ErrInUse = errors.New("another portsentry runs the XDP program in this network namespace")
 
 // lock makes folder and takes it for this process, until what it gives is closed.
-func lock(folder string) (*os.File, error) {
-	for {
-		if err := os.MkdirAll(folder, 0o700); err != nil {
-			return nil, fmt.Errorf("folder for what is pinned: %w", err)
-		}
-		f, err := os.Open(folder)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-			f.Close()
-			if errors.Is(err, unix.EWOULDBLOCK) {
-				err = ErrInUse
+func lock(folder string) (f *os.File, err error) {
+	err = oneByOne(filepath.Dir(folder), func() error {
+		for {
+			if err := os.Mkdir(folder, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+				return fmt.Errorf("folder for what is pinned: %w", err)
 			}
-			return nil, err
+			if f, err = lockExisting(folder); !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
 		}
-		// Whoever had it may have removed it at the end.
-		have, err := f.Stat()
-		if now, gone := os.Stat(folder); err == nil && gone == nil && os.SameFile(have, now) {
-			return f, nil
-		}
-		f.Close()
+	})
+	return f, err
+}
+
+// oneByOne makes folder and runs f while no other process does: nobody's folder in
+// it is in use only because another one looks into it.
+func oneByOne(folder string, f func() error) error {
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return fmt.Errorf("folder for what is pinned: %w", err)
 	}
+	held, err := os.Open(folder)
+	if err != nil {
+		return err
+	}
+	defer held.Close()
+	for {
+		switch err := unix.Flock(int(held.Fd()), unix.LOCK_EX); {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return err
+		default:
+			return f()
+		}
+	}
+}
+
+// lockExisting does so with a folder that is there: else it gives fs.ErrNotExist.
+func lockExisting(folder string) (*os.File, error) {
+	f, err := os.Open(folder)
+	if err != nil {
+		return nil, err
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	switch {
+	case errors.Is(err, unix.EWOULDBLOCK):
+		err = ErrInUse
+	case err == nil: // whoever had it may have removed it at the end
+		var have, now fs.FileInfo
+		if have, err = f.Stat(); err == nil {
+			if now, err = os.Stat(folder); err == nil && !os.SameFile(have, now) {
+				err = fs.ErrNotExist
+			}
+		}
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 func mountBPF() error {
@@ -83,21 +116,25 @@ func mountBPF() error {
 	return err
 }
 
-// clearAway removes the folders of namespaces whose interfaces are all gone.
+// clearAway removes the folders that nobody uses and nobody needs any more.
 func clearAway(folder, ours string) error {
 	entries, err := os.ReadDir(folder)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
 		path := filepath.Join(folder, e.Name())
-		if e.Name() == ours || !abandoned(path) {
+		if e.Name() == ours {
 			continue
 		}
-		if err := unpin(path); err != nil {
+		held, err := lockExisting(path)
+		if err != nil {
+			continue // in use, or gone
+		}
+		if abandoned(path) {
+			err = unpin(path)
+		}
+		if err = errors.Join(err, held.Close()); err != nil {
 			return err
 		}
 	}

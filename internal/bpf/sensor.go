@@ -35,7 +35,7 @@ type Rules struct {
 	TrapServed  bool          // a trap is a trap even where somebody is
 	Elsewhere   bool          // destination NAT and the like: who is there cannot be seen from XDP
 	Nftables    bool          // it keeps the banned out as well: what cannot be judged may pass
-	OwnTraps    bool          // sockets with TrapMark are traps
+	OwnTraps    bool          // sockets marked as trap sockets are traps (host.TrapMark)
 	Verify      bool          // challenge
 	Provisional time.Duration // length of the program's own bans; 0: 10 s
 	// EphemeralFirst and EphemeralLast are ip_local_port_range, both included.

@@ -109,8 +109,11 @@ func (s *Sensor) PutBans(bans []Ban) error {
 			return err
 		}
 		v := xdpBan{
-			Until: math.MaxUint64, Since: uint64(b.Since.UnixNano()), Strength: uint8(b.Strength), Protos: uint8(b.Protos),
+			Until: math.MaxUint64, Strength: uint8(b.Strength), Protos: uint8(b.Protos),
 			Evidence: b.Evidence, Kind: b.Kind, Port: b.Port, Proto: b.Proto, Times: b.Times, Dropped: b.Dropped,
+		}
+		if !b.Since.IsZero() {
+			v.Since = uint64(b.Since.UnixNano())
 		}
 		if !b.Until.IsZero() {
 			v.Until = now + uint64(max(0, b.Until.Sub(wall)))
@@ -245,8 +248,11 @@ func (s *Sensor) EachBan(fn func(b *Ban) bool) error {
 func (v *xdpBan) ban(key *xdpBanKey, now uint64, wall time.Time) Ban {
 	b := Ban{
 		Prefix: key.prefix(), Strength: Strength(v.Strength), Protos: Protos(v.Protos),
-		Since: time.Unix(0, int64(v.Since)), Evidence: v.Evidence, Kind: v.Kind, Port: v.Port, Proto: v.Proto, Times: v.Times,
+		Evidence: v.Evidence, Kind: v.Kind, Port: v.Port, Proto: v.Proto, Times: v.Times,
 		Dropped: v.Dropped, Alive: v.Marks&markAlive != 0,
+	}
+	if v.Since != 0 {
+		b.Since = time.Unix(0, int64(v.Since))
 	}
 	if v.Until != math.MaxUint64 {
 		b.Until = wall.Add(time.Duration(int64(v.Until - now)))

@@ -152,7 +152,6 @@ type xdpSettings struct {
 	Provisional    uint64
 	Keys           [2][2]uint64
 	Hash           [2]uint64
-	VerifyAfter    uint64
 }
 
 type xdpSleeper struct {

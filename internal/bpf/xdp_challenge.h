@@ -45,7 +45,7 @@ struct {
 // No challenge before, for too many bad ACKs.
 volatile __u64 paused_until;
 
-inline_ int paused(__u64 now) { return now < paused_until || now < config.verify_after; }
+inline_ int paused(__u64 now) { return now < paused_until; }
 
 // spend takes one of a budget that is spent at one per each, and reports whether
 // it was there. The budget is that of all CPUs; while nothing is left of it, which

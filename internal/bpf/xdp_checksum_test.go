@@ -30,7 +30,7 @@ func TestTransportChecksums(t *testing.T) {
 				b := frame(t, p)
 				r.check(name, b, sighted)
 				left := slices.Clone(b)
-				leaveToCard(left, p)
+				partial(left)
 				r.check(name+", left to the card", left, sighted)
 				p.BadChecksum = true
 				if wrong := frame(t, p); !slices.Equal(wrong, left) {
@@ -43,25 +43,4 @@ func TestTransportChecksums(t *testing.T) {
 			}
 		}
 	}
-}
-
-// leaveToCard makes the checksum what it is before a card has computed it.
-func leaveToCard(b []byte, p pktgen.Packet) {
-	at := ethernet + ipv4Fixed
-	if p.Src.Is6() {
-		at = ethernet + ipv6Fixed
-	}
-	sum := uint32(p.Proto) + uint32(len(b)-at)
-	for _, a := range [2]netip.Addr{p.Src, p.Dst} {
-		raw := a.AsSlice()
-		for i := 0; i < len(raw); i += 2 {
-			sum += uint32(raw[i])<<8 | uint32(raw[i+1])
-		}
-	}
-	sum = sum>>16 + sum&0xffff
-	sum = sum>>16 + sum&0xffff
-	if at += 16; p.Proto == pktgen.ProtoUDP {
-		at -= 10
-	}
-	b[at], b[at+1] = byte(sum>>8), byte(sum)
 }

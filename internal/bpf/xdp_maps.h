@@ -155,7 +155,6 @@ struct settings {
 	__u64 provisional;  // length of the program's own bans
 	__u64 keys[2][2];   // SipHash keys of the cookies: the present one and the one before
 	__u64 hash[2];      // and of the program's tables
-	__u64 verify_after; // no challenge before
 };
 
 volatile struct settings config;

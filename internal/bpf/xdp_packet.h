@@ -69,7 +69,7 @@ inline_ const __u8 *bytes_at(struct xdp_md *ctx, __u64 off, const __u32 n, __u8 
 // read_transport reads the fixed header; left is what the IP length leaves for it.
 once_ int read_transport(struct xdp_md *ctx, struct packet *p, __u32 left)
 {
-	__u8 copy[20] = {};
+	__u8 copy[20];
 	const __u8 *b;
 	__u32 n;
 
@@ -169,10 +169,19 @@ once_ int read_chain(struct xdp_md *ctx, struct packet *p, __u32 next, __u32 lef
 // have is how many bytes of the frame begin with the IP header.
 inline_ __u32 have(struct xdp_md *ctx, const struct packet *p) { return bpf_xdp_get_buff_len(ctx) - p->network; }
 
+// lacks reports whether the frame ends less than n bytes behind the beginning of
+// the IP header. Its first piece is all of it, as a rule.
+inline_ int lacks(struct xdp_md *ctx, const struct packet *p, __u32 n)
+{
+	__s64 first = (void *)(long)ctx->data_end - (void *)(long)ctx->data;
+
+	return first < (__s64)n + p->network && have(ctx, p) < n;
+}
+
 once_ int read_ipv4(struct xdp_md *ctx, struct packet *p)
 {
 	__u32 header, total, at;
-	__u8 copy[20] = {}, ports[4];
+	__u8 copy[20], ports[4];
 	const __u8 *b;
 
 	if (!p || !(b = bytes_at(ctx, p->network, 20, copy)) || b[0] >> 4 != 4)
@@ -194,7 +203,7 @@ once_ int read_ipv4(struct xdp_md *ctx, struct packet *p)
 		p->ip |= HAS_DF;
 	if (header > 20)
 		p->ip |= HAS_OPTIONS;
-	if (total > have(ctx, p))
+	if (lacks(ctx, p, total))
 		p->marks |= SHORT_PAYLOAD;
 	p->transport = p->network + header;
 	if (!(at & 0x3fff))
@@ -209,7 +218,7 @@ once_ int read_ipv4(struct xdp_md *ctx, struct packet *p)
 once_ int read_ipv6(struct xdp_md *ctx, struct packet *p)
 {
 	__u32 total, next;
-	__u8 copy[40] = {};
+	__u8 copy[40];
 	const __u8 *b;
 
 	if (!p || !(b = bytes_at(ctx, p->network, 40, copy)) || b[0] >> 4 != 6)
@@ -222,7 +231,7 @@ once_ int read_ipv6(struct xdp_md *ctx, struct packet *p)
 	p->ttl = b[7];
 	__builtin_memcpy(&p->src, b + 8, 16);
 	__builtin_memcpy(&p->dst, b + 24, 16);
-	if (total + 40 > have(ctx, p))
+	if (lacks(ctx, p, total + 40))
 		p->marks |= SHORT_PAYLOAD;
 	p->transport = p->network + 40;
 	if (next == IPPROTO_TCP || next == IPPROTO_UDP) {
@@ -235,7 +244,7 @@ once_ int read_ipv6(struct xdp_md *ctx, struct packet *p)
 once_ int parse(struct xdp_md *ctx, struct packet *p)
 {
 	__u32 type, off = 14;
-	__u8 copy[4] = {};
+	__u8 copy[4];
 	const __u8 *b;
 
 	if (!p || !(b = bytes_at(ctx, 12, 2, copy)))

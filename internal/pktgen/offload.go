@@ -18,8 +18,8 @@ func (e *End) fullChecksums() error {
 }
 
 // GRO switches generic receive offload. A veth end that has it on polls (NAPI)
-// as a card does; without that, or an XDP program of its own, it loses in
-// silence what an XDP program on the other end sends back with XDP_TX.
+// as a card does. What an XDP program on the other end sends back with XDP_TX
+// wakes it only if it has an XDP program of its own, however.
 func (e *End) GRO(on bool) error {
 	var data uint32
 	if on {

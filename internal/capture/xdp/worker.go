@@ -26,7 +26,7 @@ const (
 	// While something comes a worker looks every maxPause, or as soon as a
 	// quarter of the ring may be full. The runtime's timers are no finer than
 	// minPause.
-	maxPause = 4 * time.Millisecond
+	maxPause = 10 * time.Millisecond
 	minPause = time.Millisecond
 
 	// lookEvery is how often a worker that is awake asks whether its ring had no

@@ -1,10 +1,13 @@
 package ban_test
 
 import (
+	"cmp"
 	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -34,6 +37,22 @@ var (
 
 // served are the ports with a service.
 var served = []uint16{22, 80, 443}
+
+// method is BLOCK_METHOD where a test does not say: PORTSENTRY_BLOCK_METHOD, or
+// what the shipped file has.
+func method() string { return cmp.Or(os.Getenv("PORTSENTRY_BLOCK_METHOD"), "auto") }
+
+// methods are the native methods that this comes to.
+func methods() []string {
+	if method() == "auto" {
+		return []string{"xdp", "nftables"}
+	}
+	return strings.Split(method(), ",")
+}
+
+// byXDP reports whether it is the XDP program that drops a trap hit and begins a
+// ban; else the firewall does.
+func byXDP() bool { return slices.Contains(methods(), "xdp") }
 
 // Trap ports: of both protocols, of TCP, of UDP.
 const trap, trap2, trapUDP = 1, 11, 7
@@ -87,7 +106,7 @@ func (s *stage) banning(more map[string]string) map[string]string {
 	check(s.t, os.WriteFile(ignore, []byte(ignored.String()+"\n"), 0o600))
 	c := map[string]string{
 		"TCP_PORTS": "1,11,2222", "UDP_PORTS": "1,7", "IGNORE_FILE": ignore,
-		"BLOCK_METHOD": "auto", "BLOCK_TCP": "1", "BLOCK_UDP": "1",
+		"BLOCK_METHOD": method(), "BLOCK_TCP": "1", "BLOCK_UDP": "1",
 	}
 	maps.Copy(c, more)
 	return c

@@ -84,7 +84,9 @@ func check(t *testing.T, err error) {
 	}
 }
 
-func (h *host) configure(conf ...string) { h.Write(confPath, strings.Join(conf, "\n")+"\n"+harness.CaptureLine()) }
+func (h *host) configure(conf ...string) {
+	h.Write(confPath, strings.Join(conf, "\n")+"\n"+harness.CaptureLine())
+}
 
 // run runs portsentry to its end.
 func (h *host) run(args ...string) (out, errs []string, code int) {

@@ -58,7 +58,6 @@ func TestLinks(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
 	w, d := listen(t, l, map[string]string{"TCP_PORTS": "11"})
-	defer func() { if t.Failed() { t.Log(lines(t, d.Err)) } }()
 	says(t, d.Err, "watching eth0 ("+lab.How()+"), 2 TCP and 0 UDP ports, IPv4 and IPv6")
 
 	for _, name := range []string{"eth1", "eth2"} { // and once more after it was gone
