@@ -10,6 +10,7 @@ VERSION := 3.0.0
 COMMIT  := $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 TESTENV := $(SUDO) env "PATH=$$PATH" "HOME=$$HOME" CI=$(CI)
+TEST    := test -race -shuffle=on -count=1 -json
 
 .PHONY: build run test test-long bench lint deps
 
@@ -22,18 +23,22 @@ run: build
 deps:
 	@scripts/deps
 
+# The daemons of the tests take XDP, as they do by themselves. The second time they
+# read the packet ring and ban with nftables, as where a driver has no XDP.
 # The race detector needs a C compiler; the program itself never does.
 test: deps
 	@test -z "$$(gofmt -l cmd internal packaging test tools)" || { echo "not formatted:"; gofmt -l cmd internal packaging test tools; exit 1; }
 	$(GO) vet ./...
 	$(GO) mod tidy -diff
 	CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/portsentry
-	$(TESTENV) CGO_ENABLED=1 $(GO) test -race -shuffle=on -count=1 -timeout 9m -json ./... | $(GO) run ./test/summary
+	{ $(TESTENV) CGO_ENABLED=1 $(GO) $(TEST) -timeout 9m ./...; \
+	  $(TESTENV) CGO_ENABLED=1 PORTSENTRY_CAPTURE=afpacket $(GO) $(TEST) -timeout 9m ./test/e2e/ban ./test/e2e/sight; } | $(GO) run ./test/summary
 
 test-long:
 	@scripts/deps long
 	scripts/fuzz
-	$(TESTENV) CGO_ENABLED=1 PORTSENTRY_LONG=1 $(GO) test -race -shuffle=on -count=1 -timeout 60m -json ./... | $(GO) run ./test/summary
+	{ $(TESTENV) CGO_ENABLED=1 PORTSENTRY_LONG=1 $(GO) $(TEST) -timeout 60m ./...; \
+	  $(TESTENV) CGO_ENABLED=1 PORTSENTRY_LONG=1 PORTSENTRY_CAPTURE=afpacket $(GO) $(TEST) -timeout 60m ./test/e2e/...; } | $(GO) run ./test/summary
 
 bench: deps build
 	$(GO) test -run '^$$' -bench . -benchmem ./internal/app ./internal/decode ./internal/detect ./internal/judge ./internal/view/log

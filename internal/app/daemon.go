@@ -42,6 +42,7 @@ type daemon struct {
 	queue   chan detect.Sighting       // between the packet path and the decider
 	loading <-chan loaded              // the XDP program; nil once it is sensor
 	sensor  atomic.Pointer[sensor]     // nil: no XDP
+	reads   atomic.Bool                // packets are read by XDP, and go on to be until the ring is there
 	packets atomic.Pointer[packetPath] // nil: AF_PACKET is not needed
 	sockets atomic.Pointer[socketPath] // nil: none is watched by trap sockets
 	decider *decider

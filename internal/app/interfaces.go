@@ -39,17 +39,52 @@ func (d *daemon) pointAt(c *config.Config, links []host.Link) (map[int32]watched
 			ring = append(ring, l.Index)
 		}
 	}
+	if err := d.useRing(c, ring); err != nil {
+		return nil, err
+	}
+	d.endXDP(c)
+	return how, nil
+}
+
+// useRing points the packet ring at the links, and opens it when it is wanted for
+// the first time.
+func (d *daemon) useRing(c *config.Config, links []int32) error {
 	p := d.packets.Load()
-	if p == nil && len(ring) == 0 {
-		return how, nil
+	if p == nil && len(links) == 0 {
+		return nil
 	}
 	if p == nil {
 		if err := d.openRing(c); err != nil {
-			return nil, err
+			return err
 		}
 		p = d.packets.Load()
 	}
-	return how, p.ring.SetInterfaces(ring)
+	return p.ring.SetInterfaces(links)
+}
+
+// endXDP lets the program read no more, now that the ring does, where CAPTURE has
+// changed, and takes it off where it keeps nobody out either. For a moment both
+// read: a scan that is seen twice is better than one that is not seen.
+func (d *daemon) endXDP(c *config.Config) {
+	s := d.sensor.Load()
+	if s == nil {
+		return
+	}
+	senses := d.sensing(c)
+	var errs []error
+	if d.reads.Swap(senses) && !senses {
+		errs = append(errs, d.setSensor(c))
+	}
+	if !senses && !d.dropping(c) && !s.keepsOut() {
+		for _, err := range s.source.SetInterfaces(nil, false) {
+			errs = append(errs, err)
+		}
+	}
+	said := ""
+	if err := errors.Join(errs...); err != nil {
+		said = fmt.Sprintf("the XDP program goes on although it need not: %v", err)
+	}
+	d.problems.set("end xdp", said)
 }
 
 // useXDP runs the XDP program on the links, where it is wanted and can be.

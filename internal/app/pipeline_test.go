@@ -36,9 +36,10 @@ func newPath(tb testing.TB) (*pipeline, chan detect.Sighting, *capture.Frame) {
 	f := &facts{watcher: w}
 	queue := make(chan detect.Sighting, 1)
 	ports := config.PortSet{{First: 1, Last: 1}}.Bitmap()
+	h := &asHost{facts: f, lookup: lookup}
 	p := &pipeline{
-		facts: f, out: queue,
-		detector: detect.New(detect.Options{Rules: detect.Rules{TCP: ports, UDP: ports}, Host: home{&asHost{facts: f, lookup: lookup}}}),
+		facts: f, host: h, out: queue,
+		detector: detect.New(detect.Options{Rules: detect.Rules{TCP: ports, UDP: ports}, Host: home{h}}),
 	}
 	packet := pktgen.Packet{
 		Src: netip.MustParseAddr("203.0.113.9"), Dst: here,
@@ -51,6 +52,43 @@ func newPath(tb testing.TB) (*pipeline, chan detect.Sighting, *capture.Frame) {
 	return p, queue, &capture.Frame{
 		Time: time.Now().UnixNano(), Data: data, WireLen: len(data),
 		Link: capture.LinkNetwork, EtherType: 0x0800, PacketType: capture.PacketHost,
+	}
+}
+
+// What the kernel has judged is queued likewise, with what it knows besides; and
+// nobody is asked.
+func TestEventPath(t *testing.T) {
+	p, queue, f := newPath(t)
+	e := capture.Event{
+		Kind: capture.EventProbe, Time: f.Time, Src: netip.MustParseAddr("203.0.113.9"), Dst: netip.MustParseAddr("198.51.100.77"),
+		SrcPort: 40000, DstPort: 1, Proto: 6, Flags: 2, Times: 1, Held: true, Peer: true,
+	}
+	p.event(&e)
+	s := <-queue
+	if s.Kind != detect.KindSYN || !s.Held || !s.Peer || s.Verified || s.Count != 1 {
+		t.Errorf("%+v", s)
+	}
+	e.Kind, e.Times, e.Held = capture.EventCounted, 41, false
+	p.event(&e)
+	if s = <-queue; s.Count != 42 || s.Held || p.shown.Load() != 1 {
+		t.Errorf("%+v stands for 41 more, %d shown", s, p.shown.Load())
+	}
+	e.Kind, e.Times = capture.EventVerified, 1
+	p.event(&e)
+	if s = <-queue; s.Kind != detect.KindConnect || !s.Verified {
+		t.Errorf("%+v", s)
+	}
+	e.Kind = capture.EventLiving
+	if p.event(&e); len(queue) != 0 {
+		t.Error("a sign of life is no sighting")
+	}
+	allocs := testing.AllocsPerRun(100, func() {
+		e.Kind = capture.EventProbe
+		p.event(&e)
+		<-queue
+	})
+	if allocs != 0 {
+		t.Errorf("%v allocations an event", allocs)
 	}
 }
 

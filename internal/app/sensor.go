@@ -71,6 +71,11 @@ func loadSensor(c *config.Config) (l loaded) {
 	case s.peers.Partial():
 		l.partly = "who opens a connection to a service outside this container is known to the XDP program a moment later only"
 	}
+	// To ask is to have the kernel load the module, if it is one. The program can
+	// only call what is there when it is loaded.
+	if c, err := host.NewConntrack(); err == nil {
+		c.Close()
+	}
 	if err == nil {
 		s.Sensor, err = bpf.OpenSensor(bpf.SensorOptions{Workers: workers(), Folder: folder, Peers: s.peers})
 	}
@@ -114,6 +119,9 @@ func (d *daemon) openSensor(c *config.Config) error {
 	var err error
 	if s.nat, err = host.NewNAT(); err != nil {
 		d.problems.set("nat", fmt.Sprintf("whether this host translates destinations cannot be known, so nftables alone decides who hits a trap: %v", err))
+	}
+	if !s.Tracks() {
+		d.problems.set("tracking", "the XDP program cannot ask connection tracking (which takes Linux 6.1 and nf_conntrack): by itself it bans for SYNs alone")
 	}
 	s.method = banxdp.New(s.Sensor)
 	return d.setSensor(c)
@@ -177,7 +185,7 @@ func (d *daemon) setSensor(c *config.Config) error {
 		d.problems.set("nat", "")
 	}
 	r := bpf.Rules{
-		Sense: d.sensing(c), LimitedOnly: c.BlockEvidence == config.EvidenceVerified, TrapServed: d.o.TrapServed,
+		Sense: d.sensing(c) || d.reads.Load(), LimitedOnly: c.BlockEvidence == config.EvidenceVerified, TrapServed: d.o.TrapServed,
 		Elsewhere: elsewhere, Nftables: d.table.Load() != nil && d.wants(c, config.MethodNftables), OwnTraps: accepts(c.Modes),
 		Verify: c.VerifySource && d.sensing(c), Provisional: min(provisional, c.BanTimeUnverified),
 		EphemeralFirst: facts.EphemeralFirst, EphemeralLast: facts.EphemeralLast,

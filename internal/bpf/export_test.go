@@ -1,6 +1,18 @@
 package bpf
 
-import "github.com/cilium/ebpf"
+import (
+	"bytes"
+
+	"github.com/cilium/ebpf"
+)
+
+// OpenUntracked is OpenSensor on a kernel whose connection tracking cannot be asked.
+func OpenUntracked(o SensorOptions) (*Sensor, error) {
+	return openSensor(o, func() (*ebpf.CollectionSpec, error) {
+		other := bytes.ReplaceAll(_XdpBytes, []byte(askTracking), []byte("bpf_xdp_ct_nobody"))
+		return ebpf.LoadCollectionSpecFromReader(bytes.NewReader(other))
+	})
+}
 
 // Program is run on bytes by the tests outside the package.
 func (s *Sensor) Program() *ebpf.Program { return s.objects.Sense }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
 )
 
@@ -60,6 +61,7 @@ type Sensor struct {
 	rings   []*ebpf.Map
 	folder  string
 	lock    *os.File // of folder
+	tracks  bool
 
 	mu      sync.Mutex
 	rules   Rules
@@ -74,7 +76,9 @@ type Sensor struct {
 // and interfaces, is taken over without a gap, the interfaces by TakeOver. It needs
 // CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and Linux 5.18; errors say what is missing as
 // those of OpenSteering do.
-func OpenSensor(o SensorOptions) (*Sensor, error) {
+func OpenSensor(o SensorOptions) (*Sensor, error) { return openSensor(o, loadXdp) }
+
+func openSensor(o SensorOptions, program func() (*ebpf.CollectionSpec, error)) (*Sensor, error) {
 	s := &Sensor{
 		folder: o.Folder, links: make(map[int32]*attached),
 		own: make(map[netip.Addr]struct{}), spare: make(map[netip.Prefix]struct{}),
@@ -85,23 +89,23 @@ func OpenSensor(o SensorOptions) (*Sensor, error) {
 			return nil, err
 		}
 	}
-	if err := s.open(o); err != nil {
+	spec, err := program()
+	if err == nil {
+		err = s.open(o, spec)
+	}
+	if err != nil {
 		return nil, errors.Join(explainBy(sensorNeeds(), capabilities(), err), s.Close())
 	}
 	return s, nil
 }
 
-func (s *Sensor) open(o SensorOptions) error {
+func (s *Sensor) open(o SensorOptions, spec *ebpf.CollectionSpec) error {
 	workers, ringBytes := max(o.Workers, 1), o.RingBytes
 	if ringBytes == 0 {
 		ringBytes = 4 << 20
 	}
 	if workers > MaxWorkers {
 		return fmt.Errorf("%d workers, at most %d", workers, MaxWorkers)
-	}
-	spec, err := loadXdp()
-	if err != nil {
-		return err
 	}
 	ring := spec.Maps[xdpMapRings].InnerMap
 	ring.MaxEntries = powerOfTwo(ringBytes / workers)
@@ -120,9 +124,11 @@ func (s *Sensor) open(o SensorOptions) error {
 	for name, m := range left.maps {
 		replace[name] = m
 	}
-	if err := spec.LoadAndAssign(&s.objects, &ebpf.CollectionOptions{MapReplacements: replace}); err != nil {
+	types := btf.NewCache()
+	if err := spec.LoadAndAssign(&s.objects, &ebpf.CollectionOptions{MapReplacements: replace, Cache: types}); err != nil {
 		return fmt.Errorf("load program: %w", err)
 	}
+	s.tracks = tracks(types)
 	for i := range workers {
 		m, err := ebpf.NewMap(ring)
 		if err != nil {
@@ -141,6 +147,23 @@ func (s *Sensor) open(o SensorOptions) error {
 	}
 	return s.settle(left)
 }
+
+// tracks reports whether the kernel has what the program asks connection tracking
+// with: in itself, or in a module that is loaded.
+func tracks(types *btf.Cache) bool {
+	var f *btf.Func
+	if kernel, err := types.Kernel(); err == nil && kernel.TypeByName(askTracking, &f) == nil {
+		return true
+	}
+	module, err := types.Module("nf_conntrack")
+	return err == nil && module.TypeByName(askTracking, &f) == nil
+}
+
+const askTracking = "bpf_xdp_ct_lookup"
+
+// Tracks reports whether the program can ask connection tracking. Where it cannot,
+// only a SYN is evidence enough for a ban of its own.
+func (s *Sensor) Tracks() bool { return s.tracks }
 
 // begin fills in what does not change any more.
 func (s *Sensor) begin(workers int, tookOver bool) error {

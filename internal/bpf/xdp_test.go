@@ -50,8 +50,13 @@ type rig struct {
 // newRig loads the program with trap and latePort as traps of both protocols.
 func newRig(t testing.TB, o bpf.SensorOptions, rules bpf.Rules) *rig {
 	t.Helper()
+	return rigUp(t, bpf.OpenSensor, o, rules)
+}
+
+func rigUp(t testing.TB, open func(bpf.SensorOptions) (*bpf.Sensor, error), o bpf.SensorOptions, rules bpf.Rules) *rig {
+	t.Helper()
 	bpf.EnterSpace(t)
-	s, err := bpf.OpenSensor(o)
+	s, err := open(o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -168,11 +168,25 @@ func fullBlock() (b block, n int) {
 	return makeBlock(packets...), len(packets)
 }
 
+// A frame of an interface that has been left is delivered if it came before that.
+func TestDeliverWhatCameBefore(t *testing.T) {
+	links := watched{now: []int32{1}, before: []int32{1, 2}, left: 100}
+	for _, c := range []struct {
+		index int32
+		at    int64
+		want  bool
+	}{{1, 99, true}, {1, 101, true}, {2, 99, true}, {2, 100, false}, {3, 99, false}} {
+		if got := links.has(c.index, c.at); got != c.want {
+			t.Errorf("interface %d at %d: %v", c.index, c.at, got)
+		}
+	}
+}
+
 func TestDeliverAllocatesNothing(t *testing.T) {
 	b, n := fullBlock()
-	var watched atomic.Pointer[[]int32]
-	watched.Store(&[]int32{1, 2})
-	w := &Worker{watched: &watched}
+	var links atomic.Pointer[watched]
+	links.Store(&watched{now: []int32{1, 2}})
+	w := &Worker{watched: &links}
 	handled := 0
 	handle := func(*capture.Frame) { handled++ }
 	if allocs := testing.AllocsPerRun(10, func() {
@@ -189,9 +203,9 @@ func TestDeliverAllocatesNothing(t *testing.T) {
 
 func BenchmarkDeliver(b *testing.B) {
 	blk, n := fullBlock()
-	var watched atomic.Pointer[[]int32]
-	watched.Store(&[]int32{1, 2})
-	w := &Worker{watched: &watched}
+	var links atomic.Pointer[watched]
+	links.Store(&watched{now: []int32{1, 2}})
+	w := &Worker{watched: &links}
 	b.ReportAllocs()
 	for b.Loop() {
 		if err := w.deliver(blk, func(*capture.Frame) {}); err != nil {

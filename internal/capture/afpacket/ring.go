@@ -11,9 +11,11 @@ package afpacket
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -41,7 +43,7 @@ type Config struct {
 // workers run; they wait for each other.
 type Ring struct {
 	workers []*Worker
-	watched atomic.Pointer[[]int32] // sorted
+	watched atomic.Pointer[watched]
 
 	mu   sync.Mutex // one change of the filter at a time; guards spec
 	spec Spec       // that the workers' filters are made from
@@ -65,7 +67,7 @@ func Open(c Config) (*Ring, error) {
 		return nil, fmt.Errorf("afpacket: ring of %d bytes, at least %d for %d workers", size, workers*minBlocks*blockSize, workers)
 	}
 	r := &Ring{spec: Spec{TCP: slices.Clone(c.TCP), UDP: slices.Clone(c.UDP), IfIndexes: nowhere()}}
-	r.watched.Store(new([]int32))
+	r.watched.Store(new(watched))
 	fds := make([]int, 0, workers)
 	for range workers {
 		fd, ring, err := openSocket(blocks)
@@ -93,25 +95,43 @@ func (r *Ring) Workers() []*Worker { return slices.Clone(r.workers) }
 // nowhere is for Spec what no interface matches.
 func nowhere() []int32 { return []int32{0} }
 
+// watched says which interfaces are watched, and until when those of before were.
+type watched struct {
+	now, before []int32 // sorted
+	left        int64   // unix nanoseconds
+}
+
+func (w *watched) has(index int32, at int64) bool {
+	_, found := slices.BinarySearch(w.now, index)
+	if !found && at < w.left {
+		_, found = slices.BinarySearch(w.before, index)
+	}
+	return found
+}
+
 // SetInterfaces replaces the set of watched interfaces; an empty one watches
-// nothing. Frames of an interface that left it may still lie in the ring: they
-// are counted as Other, not delivered. After an error, call it again: some
-// workers may lack the new interfaces.
+// nothing. Frames of an interface that left it may still lie in the ring: those
+// that came while it was watched are delivered, others counted as Other. After an
+// error, call it again: some workers may lack the new interfaces.
 func (r *Ring) SetInterfaces(indexes []int32) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	watched := slices.Clone(indexes)
-	slices.Sort(watched)
-	watched = slices.Compact(watched)
+	next := watched{now: slices.Clone(indexes), before: r.watched.Load().now, left: math.MaxInt64}
+	slices.Sort(next.now)
+	next.now = slices.Compact(next.now)
 
 	spec := r.spec
-	spec.IfIndexes = watched
-	if len(watched) == 0 {
+	spec.IfIndexes = next.now
+	if len(next.now) == 0 {
 		spec.IfIndexes = nowhere()
 	}
-	r.watched.Store(&watched) // first, so that no new frame counts as Other
+	r.watched.Store(&next) // first, so that no new frame counts as Other
 	r.spec = spec
-	return r.attach(spec)
+	err := r.attach(spec)
+	settled := next
+	settled.left = time.Now().UnixNano()
+	r.watched.Store(&settled)
+	return err
 }
 
 // SetPorts replaces the ports. The kernel swaps a worker's filter between two

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -25,7 +24,7 @@ type Worker struct {
 	frame  capture.Frame
 	closed atomic.Bool
 
-	watched *atomic.Pointer[[]int32] // the Ring's
+	watched *atomic.Pointer[watched] // the Ring's
 
 	run    sync.Mutex // held by Run; by Close for good
 	frames atomic.Uint64
@@ -38,7 +37,7 @@ type Worker struct {
 var _ capture.Source = (*Worker)(nil)
 
 // newWorker takes over fd, but not the ring before it succeeds.
-func newWorker(fd int, ring []byte, watched *atomic.Pointer[[]int32]) (*Worker, error) {
+func newWorker(fd int, ring []byte, watched *atomic.Pointer[watched]) (*Worker, error) {
 	w := &Worker{file: os.NewFile(uintptr(fd), "packet"), ring: ring, watched: watched}
 	var err error
 	if w.conn, err = w.file.SyscallConn(); err == nil {
@@ -114,7 +113,7 @@ func (w *Worker) interrupt() { _ = w.file.SetReadDeadline(time.Unix(1, 0)) }
 
 func (w *Worker) deliver(b block, handle capture.Handler) error {
 	var frames, other uint64
-	watched := *w.watched.Load()
+	watched := w.watched.Load()
 	last := int32(-1) // the interface found last; mostly the next packet's too
 	at, err := b.first(), error(nil)
 	for range b.packets() {
@@ -122,7 +121,7 @@ func (w *Worker) deliver(b block, handle capture.Handler) error {
 			break
 		}
 		if w.frame.IfIndex != last {
-			if _, found := slices.BinarySearch(watched, w.frame.IfIndex); !found {
+			if !watched.has(w.frame.IfIndex, w.frame.Time) {
 				other++
 				continue
 			}

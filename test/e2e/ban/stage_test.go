@@ -38,9 +38,16 @@ var (
 // served are the ports with a service.
 var served = []uint16{22, 80, 443}
 
-// method is BLOCK_METHOD where a test does not say: PORTSENTRY_BLOCK_METHOD, or
-// what the shipped file has.
-func method() string { return cmp.Or(os.Getenv("PORTSENTRY_BLOCK_METHOD"), "auto") }
+// method is BLOCK_METHOD where a test does not say: PORTSENTRY_BLOCK_METHOD, else
+// what the shipped file has or, where the packet ring is tried, the way to ban
+// that goes with it.
+func method() string {
+	usual := "auto"
+	if harness.Capture() == "afpacket" {
+		usual = "nftables"
+	}
+	return cmp.Or(os.Getenv("PORTSENTRY_BLOCK_METHOD"), usual)
+}
 
 // methods are the native methods that this comes to.
 func methods() []string {

@@ -37,6 +37,7 @@ func TestDetach1x(t *testing.T) {
 	}
 
 	h.stop(pid)
+	h.log.Wait(patience, "adminalert: "+stopping) // it may still be on its way to us
 	var said []string
 	for _, e := range h.log.Entries() {
 		if e.Priority != 29 || e.Tag != "portsentry" || e.PID != pid {
