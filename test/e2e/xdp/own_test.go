@@ -95,11 +95,11 @@ func forgedFlood(t *testing.T, method string) {
 
 	arrived := uint64(sent.Frames - sent.Dropped + probes + 1)
 	var now account
-	lab.Wait(t, 30*time.Second, "every hit accounted for", func() bool {
+	defer func() { t.Logf("of %d: %+v", arrived, now) }()
+	lab.Wait(t, 20*time.Second, "every hit accounted for", func() bool {
 		now = d.accounted().less(before)
 		return now.hits == now.told()
 	})
-	t.Logf("of %d: %+v", arrived, now)
 	if got := now.hits + now.dropped; got != arrived {
 		t.Errorf("%d packets arrived, %d were dropped", arrived, got)
 	}
@@ -123,10 +123,12 @@ func (d *daemon) accounted() account {
 	d.s.t.Helper()
 	c := d.counters("kernel_dropped_soft_total", "kernel_dropped_limited_total", "kernel_dropped_full_total", "kernel_trap_hits_total",
 		"dropped_by_ban_total", "probes_counted_total", "queue_lost_total", "log_lines_lost_total", "untold_total")
+	lines, err := d.Out.Scans()
+	check(d.s.t, err)
 	return account{
 		dropped: c["kernel_dropped_soft_total"] + c["kernel_dropped_limited_total"] + c["kernel_dropped_full_total"],
 		hits:    c["kernel_trap_hits_total"],
-		lines:   int64(len(d.scans())), late: int64(c["dropped_by_ban_total"]), counted: int64(c["probes_counted_total"]),
+		lines:   int64(lines), late: int64(c["dropped_by_ban_total"]), counted: int64(c["probes_counted_total"]),
 		lost: int64(c["queue_lost_total"] + c["log_lines_lost_total"]),
 	}
 }

@@ -224,7 +224,7 @@ func (d *daemon) waitHow(name, how string) {
 	var now view.Watched
 	defer func() {
 		if now.How != how {
-			d.s.t.Logf("it is watched %+v", now)
+			d.s.t.Logf("it is watched %+v; problems %q", now, d.status().Problems)
 		}
 	}()
 	lab.Wait(d.s.t, soon, name+" watched by "+how, func() bool { now = d.how(name); return now.How == how })

@@ -201,7 +201,7 @@ func TestNoGapBetweenTwoDaemons(t *testing.T) {
 		}
 	}()
 	d.Kill()
-	d = s.start(alone)
+	s.start(alone)
 	lab.Wait(t, soon, "the other program", func() bool { return onLink(t, s.Host) != first })
 	close(stop)
 	n := <-done

@@ -10,12 +10,13 @@ import (
 	"portsentry/test/lab"
 )
 
-// newVerifying is a stage with a daemon that challenges. The scanner's end takes in
-// what the program sends back.
+// newVerifying is a stage with a daemon that challenges. A veth end takes in what a
+// program at the other end sends back if it has a program of its own.
 func newVerifying(t *testing.T, more map[string]string) (*stage, *daemon) {
 	t.Helper()
 	s := newStage(t)
-	check(t, s.Scanner.GRO(true))
+	pass := passing(t)
+	check(t, s.Scanner.NS.Do(func() error { return setXDP(s.Scanner, pass.FD()) }))
 	s.serve(s.Host.NS, served...)
 	// A service on a port of the trap list is none of our business, and stays so.
 	config := map[string]string{"VERIFY_SOURCE": "1", "TCP_PORTS": "1,11,80,2222"}

@@ -6,16 +6,25 @@ import (
 	"testing"
 
 	"portsentry/internal/pktgen"
+	"portsentry/test/lab"
+)
+
+// Privileges are dropped for good, CAP_SYS_ADMIN among them, which has the others
+// in it and may mount what is missing.
+const (
+	withoutBPF     = `exec setpriv --bounding-set -bpf,-sys_admin --inh-caps -bpf,-sys_admin "$@"`
+	withoutPerfmon = `exec setpriv --bounding-set -perfmon,-sys_admin --inh-caps -perfmon,-sys_admin "$@"`
+	withoutCgroup2 = unmounting + `while umount -l -t cgroup2 -a 2>/dev/null && grep -q cgroup2 /proc/self/mountinfo; do :; done` + unprivileged
+	withoutBPFFS   = unmounting + `while umount -l /sys/fs/bpf 2>/dev/null; do :; done` + unprivileged
+
+	unmounting   = `exec unshare -m --propagation private sh -c '`
+	unprivileged = `; exec setpriv --bounding-set -sys_admin --inh-caps -sys_admin "$@"' "$0" "$@"`
 )
 
 // What is missing is said, the next best way is taken, and a scan is seen and
-// answered all the same. Privileges are dropped for good, CAP_SYS_ADMIN among
-// them, which has the others in it and may mount what is missing.
+// answered all the same. Nothing can take connection tracking out of a kernel, so
+// that is not tried.
 func TestWithout(t *testing.T) {
-	const unprivileged = `exec setpriv --bounding-set -sys_admin --inh-caps -sys_admin "$@"`
-	in := func(prepare string) string {
-		return "exec unshare -m --propagation private sh -c '" + prepare + ` && shift 0 && ` + unprivileged + `' "$0" "$@"`
-	}
 	for name, c := range map[string]struct {
 		script  string
 		config  map[string]string
@@ -24,23 +33,23 @@ func TestWithout(t *testing.T) {
 		methods []string
 	}{
 		"CAP_BPF": {
-			`exec setpriv --bounding-set -bpf,-sys_admin --inh-caps -bpf,-sys_admin "$@"`, nil,
+			withoutBPF, nil,
 			[]string{"no XDP", "CAP_BPF", "AF_PACKET reads the packets, nftables bans"}, "AF_PACKET", []string{"nftables"},
 		},
 		"CAP_BPF, BLOCK_METHOD=xdp": {
-			`exec setpriv --bounding-set -bpf,-sys_admin --inh-caps -bpf,-sys_admin "$@"`, alone,
+			withoutBPF, alone,
 			[]string{"no XDP", "CAP_BPF", "AF_PACKET reads the packets, nftables bans"}, "AF_PACKET", []string{"nftables"},
 		},
 		"CAP_PERFMON": {
-			`exec setpriv --bounding-set -perfmon,-sys_admin --inh-caps -perfmon,-sys_admin "$@"`, nil,
+			withoutPerfmon, nil,
 			[]string{"no XDP", "CAP_PERFMON", "AF_PACKET reads the packets, nftables bans"}, "AF_PACKET", []string{"nftables"},
 		},
 		"cgroup2": {
-			in("while umount -l -t cgroup2 -a 2>/dev/null && grep -q cgroup2 /proc/self/mountinfo; do :; done"), nil,
+			withoutCgroup2, nil,
 			[]string{"who opens a connection is known to the XDP program a moment later only", "cgroup2"}, "XDP", []string{"xdp", "nftables"},
 		},
 		"BPF file system": {
-			in("while umount -l /sys/fs/bpf 2>/dev/null; do :; done"), nil,
+			withoutBPFFS, nil,
 			[]string{"bans of the XDP program end with this process", "no BPF file system at /sys/fs/bpf"}, "XDP", []string{"xdp", "nftables"},
 		},
 	} {
@@ -81,5 +90,34 @@ func TestWithout(t *testing.T) {
 			check(t, echo(peer))
 			check(t, echo(later))
 		})
+	}
+}
+
+// Where nothing can be pinned, the program and its bans end with the daemon, in
+// whatever way that ends.
+func TestNothingOutlivesWithoutBPFFS(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	s.serve(s.Host.NS, served...)
+	banned := nth(clients, 1)
+	for name, end := range map[string]func(d *daemon){
+		"stopped": func(d *daemon) { check(t, d.Stop()) },
+		"killed":  func(d *daemon) { d.Kill() },
+	} {
+		d := s.startIn(withoutBPFFS, alone)
+		d.waitHow(s.Host.Name, "XDP")
+		s.forge(s.tcp(banned, 40000, trap, pktgen.SYN))
+		d.waitBan(banned)
+		if s.gets(banned) {
+			t.Error("the banned gets through")
+		}
+		end(d)
+		lab.Wait(t, soon, "no program", func() bool { return onLink(t, s.Host) == "" })
+		if !s.gets(banned) {
+			t.Errorf("%s: somebody is kept out still", name)
+		}
+		if names := s.pinned(); len(names) > 0 {
+			t.Errorf("%s: %q is pinned", name, names)
+		}
 	}
 }
