@@ -27,15 +27,11 @@ type watched struct{ how, why string }
 func (d *daemon) watch() {
 	c := d.conf.Load()
 	links, left, missing := host.Watched(d.facts.watcher.Snapshot(), c.Interfaces, d.o.Loopback)
-	below := d.sensing(c) || d.packets.Load() != nil
+	below, all := d.sensing(c) || d.packets.Load() != nil, links
 	if !below {
-		d.facts.watched.Store(new(map[int32]bool))
-		if d.dropping(c) {
-			d.useXDP(c, links)
-		}
 		links, left, missing = nil, nil, nil // trap sockets take from all of them
 	}
-	how, err := d.pointAt(c, links)
+	how, err := d.pointAt(c, links, all)
 	if err != nil {
 		d.problems.set("interfaces", fmt.Sprintf("the interfaces watched are the old ones: %v", err))
 		return

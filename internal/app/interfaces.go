@@ -21,21 +21,20 @@ const (
 )
 
 // pointAt has the links watched, and says how: by the XDP program where it can be,
-// by the packet ring where it cannot.
-func (d *daemon) pointAt(c *config.Config, links []host.Link) (map[int32]watched, error) {
-	how := make(map[int32]watched, len(links))
+// by the packet ring where it cannot. On all of them, watched or not, the program
+// keeps the banned out, if it is wanted for that.
+func (d *daemon) pointAt(c *config.Config, links, all []host.Link) (map[int32]watched, error) {
 	index := make(map[int32]bool, len(links))
 	for _, l := range links {
-		how[l.Index], index[l.Index] = watched{byAFPacket, ""}, true
+		index[l.Index] = true
 	}
 	d.facts.watched.Store(&index)
+	how := d.useXDP(c, all)
+	d.sayWithout(c, all, how, len(links) > 0)
 	var ring []int32
-	for i, w := range d.useXDP(c, links) {
-		how[i] = w
-	}
 	for _, l := range links {
-		if !d.sensing(c) || how[l.Index].how == byAFPacket {
-			how[l.Index] = watched{byAFPacket, how[l.Index].why}
+		if w := how[l.Index]; !d.sensing(c) || !w.byProgram() {
+			how[l.Index] = watched{how: byAFPacket, why: w.why, err: w.err}
 			ring = append(ring, l.Index)
 		}
 	}

@@ -94,7 +94,8 @@ func openSensor(o SensorOptions, program func() (*ebpf.CollectionSpec, error)) (
 		err = s.open(o, spec)
 	}
 	if err != nil {
-		return nil, errors.Join(explainBy(sensorNeeds(), capabilities(), err), s.Close())
+		// What an earlier run has pinned goes on.
+		return nil, errors.Join(explainBy(sensorNeeds(), capabilities(), err), s.release())
 	}
 	return s, nil
 }
