@@ -22,7 +22,9 @@ func TestFromEvent(t *testing.T) {
 	}{
 		{"probe", func(*capture.Event, *Probe) {}},
 		{"no IPv4 options", func(e *capture.Event, p *Probe) { e.IPOptions, p.IPOptions = false, No }},
-		{"IPv6", func(e *capture.Event, p *Probe) { e.Src, e.Dst, p.Src, p.Dst, p.IPOptions = src6, dst6, src6, dst6, NotKnown }},
+		{"IPv6", func(e *capture.Event, p *Probe) {
+			e.Src, e.Dst, p.Src, p.Dst, p.IPOptions = src6, dst6, src6, dst6, NotKnown
+		}},
 		{"MSS", func(e *capture.Event, p *Probe) { e.TCPOptions, p.MSS, p.TCPOptionsLen = mss1460, 1460, 4 }},
 		{"no options", func(e *capture.Event, p *Probe) { e.TCPOptions, p.TCPOptionsLen = nil, 0 }},
 		{"malformed", func(e *capture.Event, p *Probe) { e.Malformed, p.Marks = true, BadLength }},
