@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -58,6 +59,9 @@ type daemon struct {
 
 	watching watching
 	problems problems
+
+	asking  sync.RWMutex // held, for reading, by who asks over the control socket
+	closing bool         // guarded by asking
 
 	base      *tasks
 	capturing *tasks
@@ -176,7 +180,9 @@ func (d *daemon) run(ctx context.Context) error {
 	d.notify("STOPPING=1")
 	err := capturing.stop()
 	close(d.decider.last)
-	err = errors.Join(err, decide.drain(), d.closeSensor(), d.closeTable(), base.stop(), d.stopHelper())
+	err = errors.Join(err, decide.drain())
+	d.endAsking()
+	err = errors.Join(err, d.closeSensor(), d.closeTable(), base.stop(), d.stopHelper())
 	d.record.close()
 	d.log.Stopping()
 	return err

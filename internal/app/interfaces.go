@@ -21,20 +21,22 @@ const (
 )
 
 // pointAt has the links watched, and says how: by the XDP program where it can be,
-// by the packet ring where it cannot. On all of them, watched or not, the program
-// keeps the banned out, if it is wanted for that.
+// by the packet ring where it cannot. Whether they are watched or not, the program
+// keeps the banned out on all of them, if it is wanted for that.
 func (d *daemon) pointAt(c *config.Config, links, all []host.Link) (map[int32]watched, error) {
+	how := make(map[int32]watched, len(links))
 	index := make(map[int32]bool, len(links))
 	for _, l := range links {
-		index[l.Index] = true
+		how[l.Index], index[l.Index] = watched{byAFPacket, ""}, true
 	}
 	d.facts.watched.Store(&index)
-	how := d.useXDP(c, all)
-	d.sayWithout(c, all, how, len(links) > 0)
 	var ring []int32
+	for i, w := range d.useXDP(c, all, len(links) > 0) {
+		how[i] = w
+	}
 	for _, l := range links {
-		if w := how[l.Index]; !d.sensing(c) || !w.byProgram() {
-			how[l.Index] = watched{how: byAFPacket, why: w.why, err: w.err}
+		if !d.sensing(c) || how[l.Index].how == byAFPacket {
+			how[l.Index] = watched{byAFPacket, how[l.Index].why}
 			ring = append(ring, l.Index)
 		}
 	}
@@ -86,17 +88,23 @@ func (d *daemon) endXDP(c *config.Config) {
 	d.problems.set("end xdp", said)
 }
 
-// useXDP runs the XDP program on the links, where it is wanted and can be.
-func (d *daemon) useXDP(c *config.Config, links []host.Link) map[int32]watched {
+// useXDP runs the XDP program on the links, where it is wanted and can be. read:
+// somebody else reads the packets of those where it cannot.
+func (d *daemon) useXDP(c *config.Config, links []host.Link, read bool) map[int32]watched {
 	s := d.sensor.Load()
 	if s == nil || !d.sensing(c) && !d.dropping(c) {
+		d.problems.set("without xdp", "")
 		return nil
 	}
 	how := make(map[int32]watched, len(links))
 	var ethernet []int32
 	for _, l := range links {
-		if l.HardwareType != unix.ARPHRD_ETHER {
+		switch {
+		case l.HardwareType != unix.ARPHRD_ETHER:
 			how[l.Index] = watched{byAFPacket, "no Ethernet header"}
+			continue
+		case l.Kind == "bond": // the program would run on its ports, and look for sockets there
+			how[l.Index] = watched{byAFPacket, "a bond"}
 			continue
 		}
 		ethernet = append(ethernet, l.Index)
@@ -116,27 +124,49 @@ func (d *daemon) useXDP(c *config.Config, links []host.Link) map[int32]watched {
 			how[i] = watched{byXDP, ""}
 		}
 	}
-	d.sayWithout(c, links, how, failed)
+	d.sayWithout(c, links, how, failed, read)
 	return how
 }
 
 // sayWithout says on which interfaces the XDP program does not run although
-// somebody counts on it, and why.
-func (d *daemon) sayWithout(c *config.Config, links []host.Link, how map[int32]watched, failed map[int32]error) {
-	alone := d.dropping(c) && !d.wants(c, config.MethodNftables)
+// somebody counts on it, and why, and on which it cannot be ended.
+func (d *daemon) sayWithout(c *config.Config, links []host.Link, how map[int32]watched, failed map[int32]error, read bool) {
+	alone := d.dropping(c) && !d.tableBans(c)
+	counted := alone || c.Capture == config.CaptureXDP || c.VerifySource
 	var said []string
 	for _, l := range links {
-		h := how[l.Index]
-		expected := errors.Is(failed[l.Index], bpf.ErrNoNative) || failed[l.Index] == nil
-		if h.how != byAFPacket || expected && !alone && c.Capture != config.CaptureXDP {
-			continue
+		err := failed[l.Index]
+		expected := err == nil || errors.Is(err, bpf.ErrNoNative)
+		if h := how[l.Index]; h.how == byAFPacket && (counted || !expected) {
+			said = append(said, fmt.Sprintf("%s: no XDP program there (%s): %s", l.Name, h.why, d.without(c, alone, read)))
 		}
-		text := fmt.Sprintf("%s: no XDP program there (%s): AF_PACKET reads its packets", l.Name, h.why)
-		if alone {
-			text += `, and nobody is kept out: add nftables to BLOCK_METHOD, or use "auto"`
+	}
+	for i, err := range failed {
+		if _, wanted := how[i]; !wanted {
+			said = append(said, fmt.Sprintf("interface %d: %v", i, err))
 		}
-		said = append(said, text)
 	}
 	slices.Sort(said)
 	d.problems.set("without xdp", strings.Join(slices.Compact(said), "\n"))
+}
+
+// without is what becomes of an interface without the XDP program. alone: nothing
+// else keeps the banned out. read: its packets are read.
+func (d *daemon) without(c *config.Config, alone, read bool) string {
+	var said []string
+	if read {
+		said = append(said, "AF_PACKET reads its packets")
+	}
+	if read && c.VerifySource && d.sensing(c) {
+		said = append(said, "nobody is challenged (VERIFY_SOURCE)")
+	}
+	switch {
+	case alone && !d.wants(c, config.MethodNftables):
+		said = append(said, `nobody is kept out: add nftables to BLOCK_METHOD, or use "auto"`)
+	case alone:
+		said = append(said, "nobody is kept out")
+	case !read:
+		said = append(said, "nftables alone keeps the banned out")
+	}
+	return strings.Join(said, ", and ")
 }

@@ -38,6 +38,12 @@ func (d *daemon) wants(c *config.Config, m config.Method) bool {
 	return named(m)
 }
 
+// tableBans reports whether the firewall table keeps out whom c bans: with "auto"
+// there may be none.
+func (d *daemon) tableBans(c *config.Config) bool {
+	return d.table.Load() != nil && d.wants(c, config.MethodNftables)
+}
+
 // provisional is how long a ban of the kernel's own lasts that nobody confirms.
 // It never outlives the ban that it begins.
 const provisional = 10 * time.Second
@@ -169,11 +175,11 @@ func (d *daemon) sayRules(c *config.Config) {
 // methods are those that new bans are made with, the best first.
 func (d *daemon) methods(c *config.Config) []respond.Method {
 	var out []respond.Method
-	if d.dropping(c) {
-		out = append(out, d.sensor.Load().method)
+	if s := d.sensor.Load(); s != nil && drops(c) {
+		out = append(out, s.method)
 	}
-	if t := d.table.Load(); t != nil && d.wants(c, config.MethodNftables) {
-		out = append(out, t)
+	if d.tableBans(c) {
+		out = append(out, d.table.Load())
 	}
 	if d.wants(c, config.MethodIPSet) {
 		out = append(out, d.others.sets)

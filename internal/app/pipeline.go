@@ -55,7 +55,8 @@ func (p *pipeline) event(e *capture.Event) {
 	if e.Kind == capture.EventLiving {
 		return // the program has noted it with the ban
 	}
-	if e.VLANs > 0 && !e.Held && p.facts.seenElsewhere(e.IfIndex, e.VLAN[0]) {
+	// What the program has swallowed nobody else sees.
+	if e.VLANs > 0 && !e.Held && e.Kind != capture.EventVerified && p.facts.seenElsewhere(e.IfIndex, e.VLAN[0]) {
 		return
 	}
 	p.probe.FromEvent(e)

@@ -55,10 +55,6 @@ func (d *daemon) apply(ctx context.Context, next *config.Config) error {
 	if d.runner == nil && wantsHelper(next) {
 		return fmt.Errorf("%s: the KILL_ settings need a helper process, which starts with the daemon alone, before it gives up its privileges; restart portsentry once", next.Path)
 	}
-	if d.sensor.Load() == nil && !senses(old) && !drops(old) && (senses(next) || drops(next)) {
-		// The program is loaded with privileges that have been given up.
-		d.problems.set("xdp", "CAPTURE and BLOCK_METHOD can have XDP from the next start on; until then "+instead(next))
-	}
 	var done []swap
 	for _, s := range []swap{
 		{func() error { return d.openOthers(next) }, func() error { return nil }},
@@ -77,6 +73,7 @@ func (d *daemon) apply(ctx context.Context, next *config.Config) error {
 		}
 	}
 	d.conf.Store(next)
+	d.sayXDP(old, next)
 	d.decider.set(func() {
 		d.decider.judge.SetPolicy(d.policy(next))
 		d.decider.answers = blocks(next)
@@ -91,4 +88,16 @@ func (d *daemon) apply(ctx context.Context, next *config.Config) error {
 	d.setLog(next)
 	d.follow(ctx)
 	return nil
+}
+
+// sayXDP says what becomes of XDP that was not to be had, or not wanted, at the
+// start: the program is loaded with privileges that have been given up since.
+func (d *daemon) sayXDP(old, next *config.Config) {
+	switch {
+	case d.sensor.Load() != nil:
+	case !wantsXDP(next):
+		d.problems.set("xdp", "")
+	case !wantsXDP(old):
+		d.problems.set("xdp", "CAPTURE and BLOCK_METHOD can have XDP from the next start on; until then "+instead(next))
+	}
 }

@@ -45,6 +45,9 @@ func (d *daemon) restore(c *config.Config, listed []textfile.BlockedEntry) {
 		}
 		for _, b := range bans {
 			if at, also := standing[b.Prefix]; also {
+				if m.Ends() { // else it does not know the end
+					rows[at].Ban.Widen(&b)
+				}
 				rows[at].Methods = append(rows[at].Methods, m.Name())
 				continue
 			}

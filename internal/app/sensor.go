@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -13,6 +11,7 @@ import (
 	"portsentry/internal/capture/xdp"
 	"portsentry/internal/config"
 	"portsentry/internal/host"
+	"portsentry/internal/respond"
 	banxdp "portsentry/internal/respond/xdp"
 )
 
@@ -24,16 +23,6 @@ type sensor struct {
 	pipelines []*pipeline // one a worker
 	peers     *bpf.Peers
 	nat       *host.NAT // nil: it cannot be known
-}
-
-// senses reports whether c wants packets read by the XDP program, and drops
-// whether it wants the banned dropped by it.
-func senses(c *config.Config) bool {
-	return c.Capture != config.CaptureAFPacket && looksAtPackets(c.Modes)
-}
-
-func drops(c *config.Config) bool {
-	return blocks(c) && (slices.Contains(c.BlockMethods, config.MethodXDP) || slices.Contains(c.BlockMethods, config.MethodAuto))
 }
 
 // loaded is what loading the XDP program came to.
@@ -58,7 +47,7 @@ func loadSensor(c *config.Config) (l loaded) {
 	if err != nil {
 		l.fleeting = fmt.Sprintf("bans of the XDP program end with this process: %v", err)
 	}
-	wanted := senses(c) || drops(c)
+	wanted := wantsXDP(c)
 	if !wanted && (folder == "" || !bpf.Remains(folder)) {
 		return loaded{}
 	}
@@ -158,79 +147,6 @@ func (s *sensor) close() error {
 	return errors.Join(errs...)
 }
 
-// sensing reports whether the XDP program reads packets for c.
-func (d *daemon) sensing(c *config.Config) bool { return d.sensor.Load() != nil && senses(c) }
-
-// dropping reports whether it drops the banned.
-func (d *daemon) dropping(c *config.Config) bool { return d.sensor.Load() != nil && drops(c) }
-
-// setSensor points the program and its detectors at the trap ports of c.
-func (d *daemon) setSensor(c *config.Config) error {
-	s := d.sensor.Load()
-	if s == nil {
-		return nil
-	}
-	rules, _ := d.rules(c)
-	for _, p := range s.pipelines {
-		p.detector.SetRules(rules)
-	}
-	facts := d.facts.watcher.Snapshot()
-	elsewhere, why := true, ""
-	if s.nat != nil {
-		elsewhere, why = s.nat.State()
-	}
-	if elsewhere && s.nat != nil && d.dropping(c) && !d.wants(c, config.MethodNftables) {
-		d.problems.set("nat", "the XDP program leaves it to nftables to decide who hits a trap, which BLOCK_METHOD does not name: "+why)
-	} else if s.nat != nil {
-		d.problems.set("nat", "")
-	}
-	r := bpf.Rules{
-		Sense: d.sensing(c) || d.reads.Load(), LimitedOnly: c.BlockEvidence == config.EvidenceVerified, TrapServed: d.o.TrapServed,
-		Elsewhere: elsewhere, Nftables: d.table.Load() != nil && d.wants(c, config.MethodNftables), OwnTraps: accepts(c.Modes),
-		Verify: c.VerifySource && d.sensing(c), Provisional: min(provisional, c.BanTimeUnverified),
-		EphemeralFirst: facts.EphemeralFirst, EphemeralLast: facts.EphemeralLast,
-	}
-	if d.dropping(c) && c.ScanTrigger <= 1 {
-		r.TCP, r.UDP = protocols(c.BlockTCP, bpf.BanTCP), protocols(c.BlockUDP, bpf.BanUDP)
-	}
-	ports := portsOf(c).packets
-	err := s.SetTraps((*bpf.Ports)(ports.tcp.Bitmap()), (*bpf.Ports)(ports.udp.Bitmap()))
-	if err == nil {
-		err = s.SetRules(r)
-	}
-	return err
-}
-
-// protocols are those that a hit keeps its source out of.
-func protocols(b config.Block, one bpf.Protos) bpf.Protos {
-	switch b {
-	case config.BlockBan:
-		return bpf.BanAll
-	case config.BlockCommand:
-		return one
-	}
-	return 0
-}
-
-// tellSensor tells the program about the machine as it is now.
-func (d *daemon) tellSensor(c *config.Config, spare []netip.Prefix) {
-	said := ""
-	if c.VerifySource && !d.sensing(c) {
-		said = "VERIFY_SOURCE takes XDP, which reads no packets here: nobody is challenged"
-	}
-	d.problems.set("verify", said)
-	s := d.sensor.Load()
-	if s == nil {
-		return
-	}
-	own := slices.DeleteFunc(slices.Collect(maps.Keys(d.facts.watcher.Snapshot().Own)), netip.Addr.IsLoopback)
-	said = ""
-	if err := errors.Join(s.SetOwn(own), s.SetSpare(spare), d.setSensor(c), s.TakeOver()); err != nil {
-		said = fmt.Sprintf("what the XDP program knows of this machine is old: %v", err)
-	}
-	d.problems.set("tell", said)
-}
-
 // runSensor starts what lives as long as packets come in.
 func (d *daemon) runSensor(s *sensor) {
 	for i, w := range s.source.Workers() {
@@ -262,6 +178,7 @@ func (d *daemon) challenge(ctx context.Context, s *sensor) error {
 			return nil
 		case now := <-tick.C:
 			if !d.conf.Load().VerifySource {
+				d.problems.set("challenge", "")
 				continue
 			}
 			until, err := s.VerifyPaused()
@@ -290,14 +207,41 @@ func (d *daemon) natChanged() <-chan struct{} {
 }
 
 // closeSensor takes the program off the interfaces, and leaves its bans to the
-// next run. Where it alone keeps somebody out, it stays for that, until the bans
-// have ended, and does nothing else.
+// next run. Where it alone keeps somebody out, it stays for that, and does nothing
+// else.
 func (d *daemon) closeSensor() error {
-	alone := !d.wants(d.conf.Load(), config.MethodNftables)
-	s := d.sensor.Swap(nil)
-	if s == nil {
+	alone := d.dropsAlone()
+	if s := d.sensor.Swap(nil); s != nil {
+		return s.end(alone)
+	}
+	return nil
+}
+
+// dropsAlone reports whether the program may keep somebody out whom the firewall
+// table does not: BLOCK_METHOD may have been another when he was banned.
+func (d *daemon) dropsAlone() bool {
+	if d.responder == nil || !d.tableBans(d.conf.Load()) {
+		return true
+	}
+	return slices.ContainsFunc(d.responder.List(), func(row respond.InForce) bool {
+		holds := func(m config.Method) bool { return slices.Contains(row.Methods, string(m)) }
+		return holds(config.MethodXDP) && !holds(config.MethodNftables)
+	})
+}
+
+// closeLoaded is for a start that fails before the program is taken in.
+func (d *daemon) closeLoaded() error {
+	if d.loading == nil {
 		return nil
 	}
+	if l := <-d.loading; l.sensor != nil {
+		return l.sensor.end(true)
+	}
+	return nil
+}
+
+// end closes s. alone: nothing else keeps out whom it keeps out.
+func (s *sensor) end(alone bool) error {
 	switch {
 	case !s.keepsOut():
 		return s.close()
@@ -309,28 +253,17 @@ func (d *daemon) closeSensor() error {
 
 // keepsOut reports whether a ban of the program's is in force.
 func (s *sensor) keepsOut() bool {
-	any := false
+	keeps := false
 	err := s.EachBan(func(b *bpf.Ban) bool {
-		any = b.Strength != bpf.Pardon && (b.Until.IsZero() || b.Until.After(time.Now()))
-		return !any
+		keeps = b.Strength != bpf.Pardon && (b.Until.IsZero() || b.Until.After(time.Now()))
+		return !keeps
 	})
-	return any || err != nil
+	return keeps || err != nil
 }
 
 // leave leaves the bans, and what else stays with them, to the next run.
 func (s *sensor) leave(stay func(*bpf.Sensor) error) error {
-	err := stay(s.Sensor)
-	s.Sensor = nil
+	err := errors.Join(s.source.Close(), stay(s.Sensor))
+	s.source, s.Sensor = nil, nil
 	return errors.Join(err, s.close())
-}
-
-// closeLoaded is for a start that fails before the program is taken in.
-func (d *daemon) closeLoaded() error {
-	if d.loading == nil {
-		return nil
-	}
-	if l := <-d.loading; l.sensor != nil {
-		return l.sensor.leave((*bpf.Sensor).Leave)
-	}
-	return nil
 }

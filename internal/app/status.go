@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -15,8 +16,34 @@ import (
 	"portsentry/internal/view"
 )
 
+// errStopping answers those who ask when it is too late.
+var errStopping = errors.New("portsentry is stopping")
+
+// ask lets the caller look at everything until it calls done: nothing is closed
+// meanwhile.
+func (d *daemon) ask() (done func(), err error) {
+	d.asking.RLock()
+	if d.closing {
+		d.asking.RUnlock()
+		return nil, errStopping
+	}
+	return d.asking.RUnlock, nil
+}
+
+// endAsking waits for those who look, and lets nobody look any more.
+func (d *daemon) endAsking() {
+	d.asking.Lock()
+	defer d.asking.Unlock()
+	d.closing = true
+}
+
 // Status is for view.Backend.
 func (d *daemon) Status(context.Context) (view.Status, error) {
+	done, err := d.ask()
+	if err != nil {
+		return view.Status{}, err
+	}
+	defer done()
 	c := d.conf.Load()
 	tcp, udp := d.trapPorts(c)
 	s := view.Status{
@@ -69,12 +96,14 @@ func (d *daemon) counters() []view.Counter {
 		pipes(path.pipelines)
 	}
 	kernel, shown := d.tally()
+	var peers bpf.PeerStats
 	if x := d.sensor.Load(); x != nil {
 		for _, w := range x.source.Workers() {
 			s := w.Stats()
 			frames += s.Events + s.Frames
 		}
 		pipes(x.pipelines)
+		peers = x.peers.Stats()
 	}
 	if d.sensing(d.conf.Load()) { // else AF_PACKET sees and counts them, too
 		det.Served += kernel.Served
@@ -91,6 +120,7 @@ func (d *daemon) counters() []view.Counter {
 	loss("ring_lost_total", "frames lost because the capture ring was full", ringLost)
 	loss("probes_counted_total", "probes that the kernel counted, by source, and did not itemise because the ring was full", kernel.Counted-min(shown, kernel.Counted))
 	loss("untold_total", "packets that the kernel left to be judged here, lost because the ring was full", kernel.Untold)
+	loss("peers_lost_total", "connected addresses for which the XDP program's list had no room, or of which we were not told", peers.Full+peers.Untold)
 	count("frames_unwatched_total", "frames from interfaces no longer watched", other)
 	count("undecoded_total", "frames that are no packet we understand", undecoded)
 	loss("fragments_lost_total", "datagrams in fragments given up for lack of room", fragLost)
@@ -189,6 +219,11 @@ func (d *daemon) kernelCounters(x *bpf.Tally, count, loss func(string, string, u
 
 // Bans is for view.Backend.
 func (d *daemon) Bans(context.Context) ([]view.Ban, error) {
+	done, err := d.ask()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	list := d.responder.List()
 	out := make([]view.Ban, len(list))
 	for i, row := range list {
@@ -199,10 +234,15 @@ func (d *daemon) Bans(context.Context) ([]view.Ban, error) {
 
 // Unban is for view.Backend.
 func (d *daemon) Unban(ctx context.Context, who view.Caller, a netip.Addr) ([]view.Ban, error) {
-	if err := d.takeBack(ctx, a); err != nil {
-		return nil, fmt.Errorf("take back a provisional ban: %w", err)
+	done, err := d.ask()
+	if err != nil {
+		return nil, err
 	}
+	defer done()
 	lifted, err := d.responder.Unban(ctx, a)
+	if back := d.takeBack(ctx, a); back != nil {
+		err = errors.Join(err, fmt.Errorf("take back a provisional ban: %w", back))
+	}
 	out := make([]view.Ban, len(lifted))
 	for i, l := range lifted {
 		out[i] = banRow(l)

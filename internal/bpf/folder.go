@@ -39,7 +39,10 @@ func Folder() (string, error) {
 		return "", fmt.Errorf("network namespace cookie (Linux 5.14): %w", err)
 	}
 	ours := "net-" + strconv.FormatUint(cookie, 16)
-	return filepath.Join(ourFolder, ours), oneByOne(ourFolder, func() error { return clearAway(ourFolder, ours) })
+	if err := oneByOne(ourFolder, func() error { return clearAway(ourFolder, ours) }); err != nil {
+		return "", err
+	}
+	return filepath.Join(ourFolder, ours), nil
 }
 
 // ErrInUse means that another process has a Sensor in the folder.

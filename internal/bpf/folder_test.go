@@ -48,6 +48,32 @@ func TestFolderIsInUse(t *testing.T) {
 	again.Close()
 }
 
+// Whoever is done with a folder leaves it alone when it is somebody else's.
+func TestFolderAfterClose(t *testing.T) {
+	folder := filepath.Join(t.TempDir(), "ours")
+	held, err := lock(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Sensor{folder: folder, lock: held}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	next, err := lock(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer next.Close()
+	for name, end := range map[string]func() error{"Close": s.Close, "Rest": s.Rest} {
+		if err := end(); err != nil {
+			t.Errorf("%s once more: %v", name, err)
+		}
+		if _, err := os.Stat(folder); err != nil {
+			t.Errorf("after %s once more: %v", name, err)
+		}
+	}
+}
+
 // Whoever waits while the one before clears its folder away gets one that is there.
 func TestFolderOfManyStarts(t *testing.T) {
 	folder := filepath.Join(t.TempDir(), "a", "b")

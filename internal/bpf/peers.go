@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"sync/atomic"
 
 	"github.com/cilium/ebpf"
@@ -86,13 +87,18 @@ func (p *Peers) open(spec *ebpf.CollectionSpec) error {
 	if p.opened, err = ringbuf.NewReader(p.objects.Opened); err != nil {
 		return fmt.Errorf("ring of new peers: %w", err)
 	}
-	// Not pinned: it goes with the process.
-	p.link, err = link.AttachRawLink(link.RawLinkOptions{
-		Target: int(dir.Fd()), Program: p.objects.Established, Attach: ebpf.AttachCGroupSockOps,
+	return p.attach(dir)
+}
+
+// attach runs the program below cgroup. It is not pinned: it goes with the process.
+func (p *Peers) attach(cgroup *os.File) error {
+	l, err := link.AttachRawLink(link.RawLinkOptions{
+		Target: int(cgroup.Fd()), Program: p.objects.Established, Attach: ebpf.AttachCGroupSockOps,
 	})
 	if err != nil {
-		return fmt.Errorf("attach to %s: %w", dir.Name(), err)
+		return fmt.Errorf("attach to %s: %w", cgroup.Name(), err)
 	}
+	p.link = l
 	return nil
 }
 

@@ -39,6 +39,23 @@ func openedPeers(t testing.TB, edit func(*ebpf.CollectionSpec)) *Peers {
 
 func asIs(*ebpf.CollectionSpec) {}
 
+// A kernel that lets no program in among the cgroups leaves nothing half open.
+func TestPeersWithoutCgroups(t *testing.T) {
+	p := openedPeers(t, asIs)
+	if err := p.link.Close(); err != nil {
+		t.Fatal(err)
+	}
+	p.link = nil
+	none, err := os.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer none.Close()
+	if err := p.attach(none); err == nil || p.link != nil {
+		t.Errorf("attached to %s: %v, %v", none.Name(), p.link, err)
+	}
+}
+
 // listening opens a listener; mark is its SO_MARK.
 func listening(t testing.TB, network, at string, mark int) net.Listener {
 	t.Helper()

@@ -34,6 +34,21 @@ func needs() []need {
 	}
 }
 
+// sensorNeeds are what the XDP program needs of the kernel.
+func sensorNeeds() []need {
+	return []need{
+		{"XDP programs", "Linux 4.8", func() error { return features.HaveProgramType(ebpf.XDP) }},
+		{"BPF ring buffers", "Linux 5.8", func() error { return features.HaveMapType(ebpf.RingBuf) }},
+		{"tries of prefixes", "Linux 4.11", func() error { return features.HaveMapType(ebpf.LPMTrie) }},
+		{"bpf_skc_lookup_tcp in XDP programs", "Linux 5.2", func() error {
+			return features.HaveProgramHelper(ebpf.XDP, 99)
+		}},
+		{"bpf_xdp_load_bytes (frames of several pieces)", "Linux 5.18", func() error {
+			return features.HaveProgramHelper(ebpf.XDP, 189)
+		}},
+	}
+}
+
 // plain is an error with a text for a person; cause is for errors.Is alone.
 type plain struct {
 	error

@@ -28,14 +28,35 @@ inline_ int is_spared(const struct packet *p)
 	return bpf_map_lookup_elem(&spare, &key) != NULL;
 }
 
-inline_ int is_own(const struct packet *p) { return bpf_map_lookup_elem(&own, &p->dst) != NULL; }
+// Keys are copied: before Linux 6.1 the verifier wants them on the stack, not where
+// a pointer that was handed over leads.
+once_ int is_own(const struct packet *p)
+{
+	struct addr key;
 
-inline_ int is_peer(const struct packet *p) { return bpf_map_lookup_elem(&peers, &p->src) != NULL; }
+	if (!p)
+		return 0;
+	key = p->dst;
+	return bpf_map_lookup_elem(&own, &key) != NULL;
+}
+
+once_ int is_peer(const struct packet *p)
+{
+	struct addr key;
+
+	if (!p)
+		return 0;
+	key = p->src;
+	return bpf_map_lookup_elem(&peers, &key) != NULL;
+}
 
 // is_discovery: without neighbour discovery (RFC 4861) a source on our link could
-// not be reached at all, whatever its ban leaves it.
+// not be reached at all, whatever its ban leaves it; nor would we keep our address
+// without DHCP (RFC 2131, RFC 8415), whose clients take packets below the stack.
 inline_ int is_discovery(const struct packet *p)
 {
+	if (p->proto == IPPROTO_UDP)
+		return p->ip & IS_V6 ? p->sport == 547 && p->dport == 546 : p->sport == 67 && p->dport == 68;
 	return p->proto == IPPROTO_ICMPV6 && p->ip & IS_V6 && p->type >= 133 && p->type <= 136;
 }
 
@@ -50,8 +71,8 @@ inline_ enum kind classify(const struct packet *p)
 
 	if (f & F_RST || (f & (F_SYN | F_ACK)) == (F_SYN | F_ACK))
 		return NO_PROBE;
-	if (f == F_SYN || f == F_FIN)
-		return BANNABLE;
+	if ((f & (F_SYN | F_FIN | F_ACK)) == F_SYN || f == F_FIN)
+		return BANNABLE; // PSH and URG make no difference to Linux
 	if (!f)
 		return p->flags ? PROOF_OF_NOTHING : BANNABLE; // ECE or CWR alone is odd, not NULL
 	if ((f & (F_FIN | F_PSH | F_URG)) == (F_FIN | F_PSH | F_URG) && !(f & F_ACK))
@@ -82,8 +103,10 @@ inline_ int soft_passes(struct xdp_md *ctx, const struct packet *p, enum state p
 		if (!(protos & BAN_OTHER))
 			return 1;
 	}
-	if (parsed != WHOLE)
-		return parsed == OPAQUE || p->later || config.flags & NFTABLES; // without its first fragment a datagram is nothing
+	if (parsed == OPAQUE || p->later)
+		return 1; // without its first fragment a datagram is nothing
+	if (parsed == PARTLY)
+		return config.flags & NFTABLES || (p->proto == IPPROTO_UDP && belongs(ctx, p));
 	switch (p->proto) {
 	case IPPROTO_TCP:
 		return !bare_syn(p) && belongs(ctx, p);
@@ -196,6 +219,10 @@ int sense(struct xdp_md *ctx)
 
 	if (parsed == NOT_IP)
 		return XDP_PASS;
+	if (parsed == DISGUISED) {
+		count(C_BAD);
+		return config.bans || config.armed_tcp || config.armed_udp ? XDP_DROP : XDP_PASS;
+	}
 	if (p.ip & IS_V6 && (is_mapped(&p.src) || is_mapped(&p.dst))) {
 		// Linux takes a packet from there, which to our maps would be from a.b.c.d.
 		if (!is_mapped(&p.dst) && (parsed == WHOLE ? config.flags & SENSE && is_trap(&p) : parsed == PARTLY && worth_a_look(&p)) && is_own(&p))
@@ -204,9 +231,9 @@ int sense(struct xdp_md *ctx)
 	}
 	find_standing(&p, now, &s);
 	trap = parsed == WHOLE ? is_trap(&p) : parsed == PARTLY && worth_a_look(&p);
-	if ((!trap && s.strength == PARDON) || is_discovery(&p))
+	if (!trap && s.strength == PARDON)
 		return XDP_PASS;
-	if (s.strength != PARDON && !is_spared(&p)) {
+	if (s.strength != PARDON && !is_discovery(&p) && !is_spared(&p)) {
 		if (s.strength == FULL) {
 			dropped(&s, C_DROPPED_FULL);
 			return XDP_DROP;

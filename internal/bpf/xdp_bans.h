@@ -101,7 +101,8 @@ inline_ __u8 marks_of(const struct standing *s)
 }
 
 // provisional begins a ban that ends by itself, or adds to one that runs: a soft
-// one of other protocols, whose packets it let pass. Where the source's bucket has
+// one of other protocols, whose packets it let pass; what that has counted goes on.
+// Where the source's bucket has
 // no room for it, which forged sources can bring about, the packet at hand is
 // dropped and told of all the same.
 inline_ int provisional(const struct addr *src, __u64 now, __u8 strength, __u8 protos, __u8 marks)
@@ -124,14 +125,18 @@ inline_ int provisional(const struct addr *src, __u64 now, __u8 strength, __u8 p
 			free = h;
 	}
 	if (free) {
-		if (free->until > now && free->strength == strength)
-			protos |= free->protos;
-		free->until = 0; // readers take no lock
-		free->src = *src;
+		if (free->until <= now) { // readers take no lock: it is nobody's until it is whole
+			free->until = 0;
+			COMPILER_BARRIER();
+			free->src = *src;
+			free->protos = free->marks = 0;
+			free->dropped = 0;
+		}
+		free->protos = protos | (free->strength == strength ? free->protos : 0);
 		free->strength = strength;
-		free->protos = protos;
-		free->marks = marks;
-		free->dropped = 1;
+		free->marks |= marks;
+		__sync_fetch_and_add(&free->dropped, 1);
+		COMPILER_BARRIER();
 		free->until = until;
 	}
 	bpf_spin_unlock(&in->lock);

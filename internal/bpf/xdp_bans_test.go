@@ -1,6 +1,7 @@
 package bpf_test
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -262,5 +263,21 @@ func TestSoftBanOfUnread(t *testing.T) {
 			r.ban(prefix(src), bpf.Limited, bpf.BanAll)
 		}
 		r.verdictOf(c.name+", limited", c.frame, pass)
+	}
+}
+
+// The answer to a question is one in pieces as well.
+func TestAnswerInPieces(t *testing.T) {
+	r := newRig(t, bpf.SensorOptions{}, bpf.Rules{Sense: true, UDP: bpf.BanAll})
+	for _, src := range []netip.Addr{from4, from6} {
+		r.ban(prefix(src), bpf.Soft, bpf.BanAll)
+		for port, want := range map[uint16]uint32{latePort + 1: pass, noTrap: drop} {
+			p := udp(src, port)
+			p.SrcPort, p.FragmentSize, p.Payload = 53, 512, bytes.Repeat([]byte("x"), 2000)
+			pieces, err := p.Frames(wire)
+			r.must(err)
+			r.verdictOf(fmt.Sprintf("%v to %d, first", src, port), pieces[0], want)
+			r.verdictOf("later", pieces[1], pass)
+		}
 	}
 }

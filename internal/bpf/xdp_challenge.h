@@ -9,8 +9,8 @@
 #include "xdp_events.h"
 #include "xdp_served.h"
 
-inline_ int is_own(const struct packet *p);
-inline_ int is_peer(const struct packet *p);
+once_ int is_own(const struct packet *p);
+once_ int is_peer(const struct packet *p);
 inline_ int bare_syn(const struct packet *p);
 
 // What answers may cost. A budget has a rate, and what may be spent of it at once.
@@ -260,7 +260,7 @@ inline_ int nobody(struct xdp_md *ctx, struct packet *p)
 {
 	enum use use = use_of(ctx, p, 0);
 
-	return (use == FREE || (use == UNKNOWN && !(config.flags & ELSEWHERE))) && is_own(p);
+	return (use == FREE || (use == UNKNOWN && !elsewhere(p))) && is_own(p);
 }
 
 // react gives the verdict on p, for a trap, if it reacts to a challenge, else -1;

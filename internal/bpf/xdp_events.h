@@ -142,22 +142,24 @@ inline_ void fill(struct xdp_md *ctx, const struct packet *p, struct event *e, _
 		e->options_len = options;
 }
 
-// missed counts a probe that found no room in its ring, under its source.
+// miss counts a probe that found no room in its ring, under its source.
 once_ int miss(struct xdp_md *ctx, const struct packet *p, __u8 made, int peer)
 {
 	struct event *e, first = {};
 	__u8 epoch = config.epoch;
+	struct addr key;
 
 	if (!p)
 		return 0;
+	key = p->src; // see is_own
 	count(C_COUNTED);
-	e = epoch ? bpf_map_lookup_elem(&missed_odd, &p->src) : bpf_map_lookup_elem(&missed_even, &p->src);
+	e = epoch ? bpf_map_lookup_elem(&missed_odd, &key) : bpf_map_lookup_elem(&missed_even, &key);
 	if (!e) { // another CPU may be as far as this: who comes second finds the entry
 		fill(ctx, p, &first, COUNTED, made, peer);
 		first.times = 0;
-		epoch ? bpf_map_update_elem(&missed_odd, &p->src, &first, BPF_NOEXIST)
-		      : bpf_map_update_elem(&missed_even, &p->src, &first, BPF_NOEXIST);
-		e = epoch ? bpf_map_lookup_elem(&missed_odd, &p->src) : bpf_map_lookup_elem(&missed_even, &p->src);
+		epoch ? bpf_map_update_elem(&missed_odd, &key, &first, BPF_NOEXIST)
+		      : bpf_map_update_elem(&missed_even, &key, &first, BPF_NOEXIST);
+		e = epoch ? bpf_map_lookup_elem(&missed_odd, &key) : bpf_map_lookup_elem(&missed_even, &key);
 	}
 	if (e)
 		__sync_fetch_and_add(&e->times, 1);

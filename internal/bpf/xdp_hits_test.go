@@ -151,3 +151,23 @@ func TestWorkers(t *testing.T) {
 		}
 	}
 }
+
+// A hit that is added to an earlier one takes nothing away of what that has
+// counted, or learned.
+func TestHitGoesOn(t *testing.T) {
+	r := newRig(t, bpf.SensorOptions{}, bpf.Rules{Sense: true, Verify: true, TCP: bpf.BanTCP, UDP: bpf.BanUDP, Provisional: time.Minute})
+	for _, src := range []netip.Addr{from4, from6} {
+		r.verdictOf("hit, and challenge", frame(t, tcp(src, trap, syn)), transmit)
+		for range 3 {
+			r.verdictOf("kept out", frame(t, tcp(src, noTrap, syn)), drop)
+		}
+		r.verdictOf("its answer", frame(t, tcp(src, trap, rst)), drop)
+		r.verdictOf("hit by another protocol", frame(t, udp(src, trap)), drop)
+		r.ban(prefix(src), bpf.Soft, bpf.BanAll)
+		b, there, err := r.Ban(prefix(src))
+		r.must(err)
+		if !there || b.Dropped != 5 || !b.Alive {
+			t.Errorf("%v: 5 packets were dropped and a RST was seen, the ban says %+v", src, b)
+		}
+	}
+}

@@ -15,7 +15,7 @@ typedef long long __s64;
 #define once_ __attribute__((noinline))
 #define __array(name, val) typeof(val) *name[]
 
-enum { XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX };
+enum { XDP_DROP = 1, XDP_PASS, XDP_TX };
 
 struct xdp_md {
 	__u32 data, data_end, data_meta;
@@ -27,13 +27,10 @@ enum {
 	MAP_ARRAY_OF_MAPS = 12, MAP_RINGBUF = 27,
 };
 enum { BPF_F_NO_PREALLOC = 1 };
-enum { BPF_ANY, BPF_NOEXIST };
+enum { BPF_NOEXIST = 1 };
 enum { RB_NO_WAKEUP = 1, RB_FORCE_WAKEUP = 2 };
-enum { RB_AVAIL_DATA, RB_RING_SIZE };
 
 #define CURRENT_NETNS (-1ULL) // BPF_F_CURRENT_NETNS
-
-enum { EINVAL = 22, E2BIG = 7, ENOENT = 2, EEXIST = 17 };
 
 struct bpf_spin_lock {
 	__u32 val;
@@ -62,8 +59,9 @@ struct found_sock {
 	__s32 rx_queue_mapping;
 };
 
-// States of a TCP socket (include/net/tcp_states.h).
-enum { TCP_ESTABLISHED = 1, TCP_LISTEN = 10 };
+// States of a socket (include/net/tcp_states.h). One of UDP is closed, or, once it
+// is connected, established.
+enum { TCP_ESTABLISHED = 1, TCP_CLOSE = 7, TCP_LISTEN = 10 };
 
 struct bpf_ct_opts {
 	__s32 netns_id, error;
@@ -94,7 +92,6 @@ static struct found_sock *(*bpf_skc_lookup_tcp)(void *ctx, struct bpf_sock_tuple
 static void *(*bpf_ringbuf_reserve)(void *ringbuf, __u64 size, __u64 flags) = (void *)131;
 static void (*bpf_ringbuf_submit)(void *data, __u64 flags) = (void *)132;
 static void (*bpf_ringbuf_discard)(void *data, __u64 flags) = (void *)133;
-static __u64 (*bpf_ringbuf_query)(void *ringbuf, __u64 flags) = (void *)134;
 static __u64 (*bpf_ktime_get_coarse_ns)(void) = (void *)160;
 static __u64 (*bpf_xdp_get_buff_len)(struct xdp_md *ctx) = (void *)188;
 static long (*bpf_xdp_load_bytes)(struct xdp_md *ctx, __u32 offset, void *buf, __u32 len) = (void *)189;
@@ -103,6 +100,9 @@ static long (*bpf_xdp_store_bytes)(struct xdp_md *ctx, __u32 offset, const void 
 // OPAQUE_TO_COMPILER keeps clang from folding a bound into an earlier one, which
 // the verifier would then miss.
 #define OPAQUE_TO_COMPILER(x) asm volatile("" : "+r"(x))
+
+// COMPILER_BARRIER keeps clang from moving stores past it, or leaving them out.
+#define COMPILER_BARRIER() asm volatile("" ::: "memory")
 
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define ntohs(x) __builtin_bswap16(x)

@@ -139,6 +139,7 @@ enum {
 	OWN_TRAPS = 16,    // sockets with TRAP_MARK are traps
 	SENSE = 32,        // tell of probes that pass, too
 	VERIFY = 64,       // challenge
+	VLANS = 128,       // a device of this host takes tagged frames: who is there cannot be seen from here
 };
 
 enum { TRAP_MARK = 0x2073 }; // host.TrapMark

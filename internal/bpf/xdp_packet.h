@@ -6,7 +6,7 @@
 #pragma once
 #include "xdp_maps.h"
 
-enum { ETH_IPV4 = 0x0800, ETH_VLAN = 0x8100, ETH_IPV6 = 0x86dd, ETH_PPPOE = 0x8864, ETH_QINQ = 0x88a8, ETH_QINQ1 = 0x9100 };
+enum { ETH_IPV4 = 0x0800, ETH_VLAN = 0x8100, ETH_IPV6 = 0x86dd, ETH_QINQ = 0x88a8, ETH_QINQ1 = 0x9100 };
 enum { IPPROTO_ICMP = 1, IPPROTO_ICMPV6 = 58, IPPROTO_SCTP = 132 };
 
 // IPv6 extension headers (IANA).
@@ -18,6 +18,7 @@ enum { MAX_TAGS = 2, MAX_EXT = 6 };
 
 enum state {
 	NOT_IP,
+	DISGUISED, // Linux would find what it is, behind tags that nobody needs
 	OPAQUE, // from whom and to whom is known, no more: no host would take it, or it is encrypted
 	PARTLY, // user space has to look at it: fragments, long chains of headers
 	WHOLE,  // read up to the transport header
@@ -115,6 +116,18 @@ once_ int read_transport(struct xdp_md *ctx, struct packet *p, __u32 left)
 	return WHOLE;
 }
 
+// read_ports reads what a first fragment has of TCP or UDP in any case: it is cut
+// at multiples of 8.
+inline_ void read_ports(struct xdp_md *ctx, struct packet *p)
+{
+	__u8 ports[4];
+
+	if (bpf_xdp_load_bytes(ctx, p->transport, ports, 4))
+		return;
+	p->sport = be16(ports);
+	p->dport = be16(ports + 2);
+}
+
 // read_chain walks the extension headers from next on. left is what the IP
 // length leaves. What fragments hold is user space's to find out.
 once_ int read_chain(struct xdp_md *ctx, struct packet *p, __u32 next, __u32 left)
@@ -154,6 +167,9 @@ once_ int read_chain(struct xdp_md *ctx, struct packet *p, __u32 next, __u32 lef
 			if (b[0] == IPPROTO_TCP || b[0] == IPPROTO_UDP || b[0] == IPPROTO_ICMPV6 || b[0] == IPPROTO_SCTP)
 				p->proto = b[0];
 			p->later = be16(b + 2) & 0xfff8 ? 255 : 0;
+			p->transport += 8;
+			if (!p->later)
+				read_ports(ctx, p);
 			return PARTLY;
 		}
 		size = next == AH ? ((__u32)b[1] + 2) * 4 : ((__u32)b[1] + 1) * 8;
@@ -181,7 +197,7 @@ inline_ int lacks(struct xdp_md *ctx, const struct packet *p, __u32 n)
 once_ int read_ipv4(struct xdp_md *ctx, struct packet *p)
 {
 	__u32 header, total, at;
-	__u8 copy[20], ports[4];
+	__u8 copy[20];
 	const __u8 *b;
 
 	if (!p || !(b = bytes_at(ctx, p->network, 20, copy)) || b[0] >> 4 != 4)
@@ -210,8 +226,8 @@ once_ int read_ipv4(struct xdp_md *ctx, struct packet *p)
 		return read_transport(ctx, p, total - header);
 	at &= 0x1fff;
 	p->later = at < 255 ? at : 255;
-	if (!at && !bpf_xdp_load_bytes(ctx, p->transport, ports, 4))
-		p->dport = be16(ports + 2); // of TCP and UDP: cut at multiples of 8, the first has it
+	if (!at)
+		read_ports(ctx, p);
 	return PARTLY;
 }
 
@@ -251,8 +267,11 @@ once_ int parse(struct xdp_md *ctx, struct packet *p)
 		return NOT_IP;
 	type = be16(b);
 	for (int i = 0; type == ETH_VLAN || type == ETH_QINQ || type == ETH_QINQ1; i++) {
-		if (i == MAX_TAGS || !(b = bytes_at(ctx, off, 4, copy)))
+		if (!(b = bytes_at(ctx, off, 4, copy)))
 			return NOT_IP;
+		// A tag for priority only (IEEE 802.1Q) is taken off, however many there are.
+		if (i == MAX_TAGS)
+			return p->vlan[0] && p->vlan[1] && be16(b) & 0xfff ? NOT_IP : DISGUISED;
 		p->vlan[i] = be16(b) & 0xfff;
 		p->vlans++;
 		type = be16(b + 2);

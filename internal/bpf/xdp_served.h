@@ -70,11 +70,11 @@ inline_ __u32 tcp_socket(struct xdp_md *ctx, const struct packet *p, struct bpf_
 	return state == TCP_LISTEN && trap_listener(ctx, t, p->ip & IS_V6) ? 0 : state;
 }
 
-// udp_socket reports whether a socket takes p: a wildcard one, too.
-inline_ int udp_socket(struct xdp_md *ctx, const struct packet *p, struct bpf_sock_tuple *t)
+// udp_socket is tcp_socket for UDP: a wildcard one is one, too.
+inline_ __u32 udp_socket(struct xdp_md *ctx, const struct packet *p, struct bpf_sock_tuple *t)
 {
 	struct found_sock *sk;
-	int there;
+	__u32 state;
 
 	if (p->ip & IS_V6)
 		sk = bpf_sk_lookup_udp(ctx, t, sizeof(t->ipv6), CURRENT_NETNS, 0);
@@ -82,9 +82,9 @@ inline_ int udp_socket(struct xdp_md *ctx, const struct packet *p, struct bpf_so
 		sk = bpf_sk_lookup_udp(ctx, t, sizeof(t->ipv4), CURRENT_NETNS, 0);
 	if (!sk)
 		return 0;
-	there = !(config.flags & OWN_TRAPS && sk->mark == TRAP_MARK);
+	state = config.flags & OWN_TRAPS && sk->mark == TRAP_MARK ? 0 : sk->state;
 	bpf_sk_release(sk);
-	return there;
+	return state;
 }
 
 enum flow { NO_FLOW, NEW_FLOW, LIVE_FLOW, NATED_FLOW, REPLY_FLOW, FLOW_UNKNOWN };
@@ -117,6 +117,12 @@ inline_ enum flow flow_of(struct xdp_md *ctx, const struct packet *p, struct bpf
 	return f;
 }
 
+// elsewhere: sockets and connections of the packet cannot be found from here.
+inline_ int elsewhere(const struct packet *p)
+{
+	return config.flags & ELSEWHERE || (config.flags & VLANS && p->vlan[0] | p->vlan[1]);
+}
+
 // look_up answers for TCP and UDP. Without connection tracking, no answer is
 // only good enough for a SYN that no port is translated for.
 inline_ enum use look_up(struct xdp_md *ctx, const struct packet *p, int bare_syn)
@@ -126,7 +132,7 @@ inline_ enum use look_up(struct xdp_md *ctx, const struct packet *p, int bare_sy
 	tuple_of(p, &t);
 	if (p->proto == IPPROTO_TCP ? tcp_socket(ctx, p, &t) : udp_socket(ctx, p, &t))
 		return SERVED;
-	if (config.flags & ELSEWHERE)
+	if (elsewhere(p))
 		return UNKNOWN;
 	switch (flow_of(ctx, p, &t)) {
 	case REPLY_FLOW:
@@ -160,19 +166,19 @@ once_ int belongs(struct xdp_md *ctx, const struct packet *p)
 
 	if (!p)
 		return 1;
+	if (config.flags & VLANS && p->vlan[0] | p->vlan[1])
+		return 1; // a socket may be bound to the device
 	tuple_of(p, &t);
-	if (p->proto == IPPROTO_TCP) {
-		state = tcp_socket(ctx, p, &t);
-		if (state && state != TCP_LISTEN)
-			return 1;
-	}
+	state = p->proto == IPPROTO_TCP ? tcp_socket(ctx, p, &t) : udp_socket(ctx, p, &t);
+	if (state && state != TCP_LISTEN && state != TCP_CLOSE)
+		return 1;
 	switch (flow_of(ctx, p, &t)) {
 	case REPLY_FLOW:
 	case LIVE_FLOW:
 	case NATED_FLOW:
 		return 1;
-	case FLOW_UNKNOWN:
-		if (config.flags & NFTABLES)
+	case FLOW_UNKNOWN: // of TCP only a SYN opens anything
+		if (config.flags & NFTABLES || p->proto == IPPROTO_TCP)
 			return 1;
 		break;
 	case NO_FLOW: // nothing may be tracked at all

@@ -175,3 +175,26 @@ func TestConntrack(t *testing.T) {
 	r.rules(elsewhere)
 	r.check("and nobody asks", frame(t, tcp(source(100), trap, syn)), nothing)
 }
+
+// What a socket of ours has connected to may answer it at any port of ours, even
+// where connections are not tracked.
+func TestConnectedDatagrams(t *testing.T) {
+	r := newRig(t, bpf.SensorOptions{}, bpf.Rules{Sense: true, UDP: bpf.BanAll})
+	for _, home := range []string{"127.0.0.1", "::1"} {
+		local, err := net.ResolveUDPAddr("udp", net.JoinHostPort(home, fmt.Sprint(noTrap)))
+		r.must(err)
+		server, err := net.ResolveUDPAddr("udp", net.JoinHostPort(home, "53"))
+		r.must(err)
+		c, err := net.DialUDP("udp", local, server)
+		r.must(err)
+		defer c.Close()
+		from := server.AddrPort().Addr().Unmap()
+		p := udp(from, noTrap)
+		p.Dst, p.SrcPort = from, 53
+		stranger := p
+		stranger.SrcPort = 54
+		r.ban(prefix(from), bpf.Soft, bpf.BanAll)
+		r.verdictOf("its answer", frame(t, p), pass)
+		r.verdictOf("from another port", frame(t, stranger), drop)
+	}
+}

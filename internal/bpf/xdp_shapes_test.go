@@ -179,3 +179,33 @@ func TestFragments(t *testing.T) {
 	r.rules(bpf.Rules{TCP: bpf.BanAll})
 	r.check("nobody wants to know", tiny[0], nothing)
 }
+
+// Linux takes off any number of tags that are for priority only, IEEE 802.1Q:
+// behind them is the same packet.
+func TestPriorityTags(t *testing.T) {
+	r := newRig(t, bpf.SensorOptions{}, bpf.Rules{Sense: true})
+	disguised := func(tags ...uint16) []byte {
+		p := tcp(from4, trap, syn)
+		p.VLANs = tags
+		return frame(t, p)
+	}
+	for n := range 3 {
+		r.check(fmt.Sprintf("%d tags", n), disguised(make([]uint16, n)...), sighted)
+	}
+	badDrop := bad
+	badDrop.verdict = drop
+	more := [][]byte{disguised(0, 0, 0), disguised(make([]uint16, 20)...), disguised(0, 0, 5), disguised(5, 0, 0), disguised(5, 6, 0)}
+	for i, f := range more {
+		r.check(fmt.Sprintf("more, %d, nobody is kept out", i), f, bad)
+	}
+	r.check("other tags are somebody else's", disguised(5, 6, 7), nothing)
+	r.rules(bpf.Rules{Sense: true, TCP: bpf.BanAll})
+	for i, f := range more {
+		r.check(fmt.Sprintf("more, %d, a hit bans", i), f, badDrop)
+	}
+	r.rules(bpf.Rules{})
+	r.ban(prefix(source(1)), bpf.Full, bpf.BanAll)
+	for i, f := range more {
+		r.check(fmt.Sprintf("more, %d, somebody is kept out", i), f, badDrop)
+	}
+}

@@ -3,8 +3,6 @@ package respond
 import (
 	"slices"
 	"time"
-
-	"portsentry/internal/judge"
 )
 
 // SetMethods replaces what new bans are made with. Bans that stand stay with the
@@ -79,13 +77,7 @@ func (r *Responder) restore(row *InForce, now time.Time) {
 		}
 		r.book.add(e)
 	default:
-		e.ban.Strength = max(e.ban.Strength, b.Strength)
-		if e.ban.Scope != b.Scope {
-			e.ban.Scope = judge.AllProtocols
-		}
-		if b.Until.IsZero() || !e.ban.Until.IsZero() && b.Until.After(e.ban.Until) {
-			e.ban.Until = b.Until
-		}
+		e.ban.Widen(&b)
 		e.expire = e.ban.Until
 		r.book.schedule(e)
 	}

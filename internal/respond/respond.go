@@ -26,6 +26,18 @@ type Ban struct {
 	Kind     string // detect.Kind in words
 }
 
+// Widen makes b what it comes to together with o, another ban of the same prefix:
+// what either keeps out, for as long as either does.
+func (b *Ban) Widen(o *Ban) {
+	b.Strength = max(b.Strength, o.Strength)
+	if b.Scope != o.Scope {
+		b.Scope = judge.AllProtocols
+	}
+	if o.Until.IsZero() || !b.Until.IsZero() && o.Until.After(b.Until) {
+		b.Until = o.Until
+	}
+}
+
 // Method enforces bans natively (nft, xdp, route, ipset, dryrun). Calls come
 // from one goroutine at a time. BanAll puts all of them in force or none; on an
 // existing ban it replaces it (length, strength, scope). Unban of a missing ban

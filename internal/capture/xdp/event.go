@@ -89,5 +89,6 @@ func fillFrame(to *capture.Frame, e *bpf.Event, rest []byte, epoch int64) {
 	*to = capture.Frame{
 		Time: int64(e.Time) + epoch, Data: data, WireLen: max(int(e.Length), len(data)), IfIndex: int32(e.Ifindex),
 		Link: capture.LinkEthernet, PacketType: capture.PacketHost, ChecksumPartial: true,
+		VLAN: e.Vlan[0], HasVLAN: e.Vlans > 0,
 	}
 }

@@ -171,8 +171,8 @@ func (t *Table) rulesLimited() (*nftables.Chain, error) {
 }
 
 // trapRules queue the trap matches. The flags are those of detect.KindSYN,
-// KindFIN, KindNULL and KindXMAS, exactly: no stack sends the last three, not
-// even late (its FIN carries an ACK). Other probes are named and judged by user
+// KindFIN, KindNULL and KindXMAS, and a SYN with whatever Linux takes beside it: no
+// stack sends any but the first, not even late (its FIN carries an ACK). Other probes are named and judged by user
 // space, never banned by one packet here.
 type trapRules struct {
 	t        *Table
@@ -212,6 +212,8 @@ func (r trapRules) odd(c *nftables.Chain) {
 	}
 	tcp, traps := protocol(unix.IPPROTO_TCP), destPort(t.lay.trapsFIN)
 	t.rule(c, "", tcp, tcpFlags(sixFlags, expr.CmpOpEq, fin), traps, jump(r.tcp))
+	// Linux answers a SYN with PSH or URG as any other.
+	t.rule(c, "", tcp, tcpFlags(syn|fin|rst|ack, expr.CmpOpEq, syn), traps, jump(r.tcp))
 	t.rule(c, "", tcp, noTCPFlags(), traps, jump(r.tcp))
 	t.rule(c, "", tcp, tcpFlags(sixFlags&^syn, expr.CmpOpEq, fin|psh|urg), traps, jump(r.tcp))
 }

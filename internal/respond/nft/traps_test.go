@@ -89,7 +89,7 @@ func TestKindsThatBan(t *testing.T) {
 	for flags := range 256 {
 		kind := detect.Classify(uint16(flags))
 		for _, port := range []uint16{11, 40000} {
-			if kind == detect.KindSYN || port == 11 && (kind == detect.KindFIN || kind == detect.KindNULL || kind == detect.KindXMAS) {
+			if kind == detect.KindSYN || port == 11 && (kind == detect.KindFIN || kind == detect.KindNULL || kind == detect.KindXMAS || flags&(syn|fin|rst|ack) == syn) {
 				expected[source(flags, port)] = true
 				want++
 			}

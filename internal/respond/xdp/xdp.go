@@ -33,6 +33,10 @@ const maxPardons = 4096
 // sweepEvery is how often what has ended is taken out of the table.
 const sweepEvery = time.Minute
 
+// sweepRest is how soon that is worth while again where there was no room: it takes
+// a look at every entry, and a flood asks for each of many bans.
+const sweepRest = 500 * time.Millisecond
+
 // ErrPardons means that a provisional ban is left to end by itself.
 var ErrPardons = errors.New("too many provisional bans to take back at once")
 
@@ -51,6 +55,7 @@ type Method struct {
 	mu      sync.Mutex // whoever looks and then changes
 	pardons int        // since counted
 	counted time.Time
+	swept   time.Time // for want of room
 }
 
 // New bans in the program of s, which the caller attaches and closes.
@@ -138,7 +143,8 @@ func (m *Method) Revoke(ctx context.Context, addr netip.Addr) error {
 // somebody sweeps.
 func (m *Method) put(entries []bpf.Ban) error {
 	err := m.sensor.PutBans(entries)
-	if errors.Is(err, bpf.ErrBansFull) {
+	if errors.Is(err, bpf.ErrBansFull) && time.Since(m.swept) > sweepRest {
+		m.swept = time.Now()
 		if _, failed := m.sensor.Sweep(); failed == nil {
 			err = m.sensor.PutBans(entries)
 		}

@@ -145,7 +145,7 @@ func TestAllOrNone(t *testing.T) {
 		}
 		same(t, existing(t, m), before)
 	}
-	// What has ended stands in nobody's way.
+	// What has ended stands in nobody's way, for long.
 	ended := make([]bpf.Ban, 40)
 	for i := range ended {
 		ended[i] = entry(&many(100)[60+i])
@@ -154,7 +154,13 @@ func TestAllOrNone(t *testing.T) {
 	if err := s.PutBans(ended); err != nil {
 		t.Fatal(err)
 	}
-	banAll(t, m, banOf("198.51.100.1/32", judge.Soft, time.Hour))
+	late := banOf("198.51.100.1/32", judge.Soft, time.Hour)
+	m.swept = time.Now() // a flood does not have every entry looked at for each ban
+	if err := m.BanAll(t.Context(), []respond.Ban{late}); !errors.Is(err, bpf.ErrBansFull) {
+		t.Errorf("just after a sweep: %v", err)
+	}
+	m.swept = time.Time{}
+	banAll(t, m, late)
 	if n := len(existing(t, m)); n != len(there)+1 {
 		t.Errorf("%d bans", n)
 	}

@@ -1,0 +1,174 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+)
+
+// What is pinned, by name.
+const linkPrefix = "link_"
+
+func pinnedMaps() []string { return []string{xdpMapBans, xdpMapHits, xdpMapSeeds} }
+
+// remains are what an earlier run has left in the folder.
+type remains struct {
+	maps  map[string]*ebpf.Map // that fit, to be used on
+	bans  bans                 // of a map that does not fit
+	links map[int32]*attached
+}
+
+// close lets go of what nobody has taken.
+func (r *remains) close() {
+	for _, m := range r.maps {
+		m.Close()
+	}
+	for _, a := range r.links {
+		a.link.Close()
+	}
+}
+
+// takeOver looks for remains. Maps of another layout are unpinned; their bans
+// come along when they can still be read.
+func takeOver(folder string, spec *ebpf.CollectionSpec) (*remains, error) {
+	r := &remains{maps: make(map[string]*ebpf.Map), links: make(map[int32]*attached)}
+	if folder == "" {
+		return r, nil
+	}
+	for _, name := range pinnedMaps() {
+		path := filepath.Join(folder, name)
+		m, err := ebpf.LoadPinnedMap(path, nil)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err == nil && spec.Maps[name].Compatible(m) == nil {
+			r.maps[name] = m
+			continue
+		}
+		if err == nil {
+			if name == xdpMapBans {
+				r.bans = readBans(m)
+			}
+			m.Close()
+		}
+		if err := os.Remove(path); err != nil {
+			return r, fmt.Errorf("take out what another version has pinned: %w", err)
+		}
+	}
+	// Hits are found by the seeds they were made with.
+	if r.maps[xdpMapSeeds] == nil && r.maps[xdpMapHits] != nil || r.maps[xdpMapHits] == nil && r.maps[xdpMapSeeds] != nil {
+		for _, name := range []string{xdpMapSeeds, xdpMapHits} {
+			if m := r.maps[name]; m != nil {
+				m.Close()
+				delete(r.maps, name)
+				if err := os.Remove(filepath.Join(folder, name)); err != nil {
+					return r, err
+				}
+			}
+		}
+	}
+	return r, r.findLinks(folder)
+}
+
+// readBans reads a map of another size, if its entries are still ours.
+func readBans(m *ebpf.Map) bans {
+	var key xdpBanKey
+	var value xdpBan
+	if int(m.KeySize()) != binarySize(key) || int(m.ValueSize()) != binarySize(value) {
+		return nil
+	}
+	old := &Sensor{objects: xdpObjects{xdpMaps: xdpMaps{Bans: m}}}
+	var out bans
+	if err := old.EachBan(func(b *Ban) bool { out = append(out, *b); return true }); err != nil {
+		return nil
+	}
+	return out
+}
+
+func (r *remains) findLinks(folder string) error {
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		number, ok := strings.CutPrefix(e.Name(), linkPrefix)
+		if !ok {
+			continue
+		}
+		number, generic := strings.CutSuffix(number, genericSuffix)
+		ifindex, err := strconv.ParseInt(number, 10, 32)
+		if err != nil {
+			continue
+		}
+		path := filepath.Join(folder, e.Name())
+		l, err := link.LoadPinnedLink(path, nil)
+		if err != nil {
+			return fmt.Errorf("pinned XDP link: %w", err)
+		}
+		r.links[int32(ifindex)] = &attached{link: l, generic: generic, pin: path}
+	}
+	return nil
+}
+
+// settle pins what is to outlive the process.
+func (s *Sensor) settle(r *remains) error {
+	if s.folder == "" {
+		return nil
+	}
+	for name, m := range map[string]*ebpf.Map{xdpMapBans: s.objects.Bans, xdpMapHits: s.objects.Hits, xdpMapSeeds: s.objects.Seeds} {
+		if r.maps[name] != nil {
+			continue
+		}
+		if err := m.Pin(filepath.Join(s.folder, name)); err != nil {
+			return fmt.Errorf("pin %s: %w", name, err)
+		}
+	}
+	for ifindex, a := range r.links {
+		a.earlier = true
+		s.links[ifindex] = a
+	}
+	clear(r.links)
+	return nil
+}
+
+// TakeOver runs the program where an earlier run's is, in its place: until then
+// that one goes on to keep the banned out. It is called when the program knows what
+// to go by (SetOwn and its like), and does nothing the second time. Links of
+// interfaces that are gone go.
+func (s *Sensor) TakeOver() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for ifindex, a := range s.links {
+		if !a.earlier {
+			continue
+		}
+		a.earlier = false
+		if a.link.Update(s.objects.Sense) != nil {
+			if err := s.detach(ifindex); err != nil {
+				return fmt.Errorf("take over from an earlier run: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// unpin empties and removes the folder.
+func unpin(folder string) error {
+	if err := os.RemoveAll(folder); err != nil {
+		return fmt.Errorf("unpin: %w", err)
+	}
+	return nil
+}
+
+// Remains reports whether an earlier run has left bans in folder.
+func Remains(folder string) bool {
+	_, err := os.Stat(filepath.Join(folder, xdpMapBans))
+	return err == nil
+}
