@@ -89,7 +89,7 @@ func protocols(b config.Block, one bpf.Protos) bpf.Protos {
 func (d *daemon) tellSensor(c *config.Config, spare []netip.Prefix) {
 	said := ""
 	if c.VerifySource && !d.sensing(c) {
-		said = "VERIFY_SOURCE takes XDP, which reads no packets here: nobody is challenged"
+		said = "VERIFY_SOURCE has no effect: it takes the XDP program (CAPTURE=\"auto\" or \"xdp\") in stealth or advanced mode for TCP"
 	}
 	d.problems.set("verify", said)
 	s := d.sensor.Load()
