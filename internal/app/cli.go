@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -49,16 +50,34 @@ func Main(ctx context.Context, build Build, args []string, stdout, stderr io.Wri
 			code.code = cli.ExitCode(err)
 		}
 	}
+	said := ""
 	if code.err != nil {
-		fmt.Fprintln(stderr, code.err)
+		said = fmt.Sprintln(code.err)
 	}
 	var mistakes *config.Mistakes
 	if errors.As(err, &mistakes) {
 		n := len(*mistakes)
-		fmt.Fprintf(stderr, "%d %s; nothing was changed\n", n, plural(n, "mistake", "mistakes"))
+		said += fmt.Sprintf("%d %s; nothing was changed\n", n, plural(n, "mistake", "mistakes"))
 	}
+	lastWords(stderr, said)
 	return code.code
 }
+
+// lastWords writes what is left to say. A reader who has stopped reading holds up
+// no end.
+func lastWords(w io.Writer, said string) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		io.WriteString(w, said)
+	}()
+	select {
+	case <-done:
+	case <-time.After(lastWordsTime):
+	}
+}
+
+const lastWordsTime = time.Second
 
 // exitError carries the exit code that an error asks for.
 type exitError struct {
