@@ -18,6 +18,7 @@ const (
 	byXDP      = "XDP"
 	byGeneric  = "XDP, generic"
 	byAFPacket = "AF_PACKET"
+	byBoth     = "AF_PACKET, XDP drops"
 )
 
 // pointAt has the links watched, and says how: by the XDP program where it can be,
@@ -36,7 +37,11 @@ func (d *daemon) pointAt(c *config.Config, links, all []host.Link) (map[int32]wa
 	}
 	for _, l := range links {
 		if !d.sensing(c) || how[l.Index].how == byAFPacket {
-			how[l.Index] = watched{byAFPacket, how[l.Index].why}
+			by := byAFPacket
+			if how[l.Index].how != byAFPacket {
+				by = byBoth
+			}
+			how[l.Index] = watched{by, how[l.Index].why}
 			ring = append(ring, l.Index)
 		}
 	}
@@ -138,7 +143,7 @@ func (d *daemon) sayWithout(c *config.Config, links []host.Link, how map[int32]w
 		err := failed[l.Index]
 		expected := err == nil || errors.Is(err, bpf.ErrNoNative)
 		if h := how[l.Index]; h.how == byAFPacket && (counted || !expected) {
-			said = append(said, fmt.Sprintf("%s: no XDP program there (%s): %s", l.Name, h.why, d.without(c, alone, read)))
+			said = append(said, fmt.Sprintf("%s: our XDP program does not run there (%s): %s", l.Name, h.why, d.without(c, alone, read)))
 		}
 	}
 	for i, err := range failed {

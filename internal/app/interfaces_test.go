@@ -55,7 +55,7 @@ func TestBansBelowTrapSockets(t *testing.T) {
 	if watched := d.facts.watched.Load(); len(*watched) > 0 {
 		t.Errorf("packets are read on %v", *watched)
 	}
-	if said := strings.Join(d.problems.list(), "\n"); !strings.HasPrefix(said, "tun: no XDP program there") || !strings.Contains(said, "nobody is kept out") ||
+	if said := strings.Join(d.problems.list(), "\n"); !strings.HasPrefix(said, "tun: our XDP program does not run there") || !strings.Contains(said, "nobody is kept out") ||
 		strings.Contains(said, "AF_PACKET") {
 		t.Errorf("said: %q", said)
 	}

@@ -159,16 +159,17 @@ func (d *daemon) runSensor(s *sensor) {
 		d.capturing.start("destination NAT", s.nat.Run)
 	}
 	d.capturing.start("XDP bans", s.method.Run)
-	d.capturing.start("challenge", func(ctx context.Context) error { return d.challenge(ctx, s) })
+	d.capturing.start("XDP program", func(ctx context.Context) error { return d.keepSensor(ctx, s) })
 }
 
 const (
 	rotation  = 10 * time.Minute // how long a key of the challenge is used
-	lookPause = 5 * time.Second  // how often it is looked whether it pauses
+	lookPause = 5 * time.Second  // how often that is looked at
 )
 
-// challenge keeps the challenge in order, where there is one.
-func (d *daemon) challenge(ctx context.Context, s *sensor) error {
+// keepSensor looks after what nobody tells of: that what is pinned stays so, and
+// the challenge.
+func (d *daemon) keepSensor(ctx context.Context, s *sensor) error {
 	tick := time.NewTicker(lookPause)
 	defer tick.Stop()
 	rotated := time.Now()
@@ -177,25 +178,51 @@ func (d *daemon) challenge(ctx context.Context, s *sensor) error {
 		case <-ctx.Done():
 			return nil
 		case now := <-tick.C:
-			if !d.conf.Load().VerifySource {
-				d.problems.set("challenge", "")
+			d.keepPinned(s)
+			if d.conf.Load().VerifySource && now.Sub(rotated) >= rotation {
+				rotated = now
+				d.sayChallenge(s.RotateKeys())
 				continue
 			}
-			until, err := s.VerifyPaused()
-			if err == nil && now.Sub(rotated) >= rotation {
-				rotated = now
-				err = s.RotateKeys()
-			}
-			said := ""
-			switch {
-			case err != nil:
-				said = fmt.Sprintf("the challenge of VERIFY_SOURCE: %v", err)
-			case !until.IsZero():
-				said = "nobody is challenged for a minute: more than 1,000 ACKs a second brought numbers that are not ours"
-			}
-			d.problems.set("challenge", said)
+			d.sayChallenge(d.challenged(s))
 		}
 	}
+}
+
+// keepPinned pins again what somebody has removed: without that, bans would end
+// with this process.
+func (d *daemon) keepPinned(s *sensor) {
+	missing, err := s.PinAgain()
+	said := ""
+	if err != nil {
+		said = fmt.Sprintf("somebody removed what the XDP program has under /sys/fs/bpf, so its bans end with this process: %v", err)
+	}
+	d.problems.set("pins", said)
+	if missing && err == nil {
+		d.log.Notice("adminalert: somebody removed what the XDP program has under /sys/fs/bpf; it was put there again")
+	}
+}
+
+// challenged says what keeps the challenge from being made.
+func (d *daemon) challenged(s *sensor) error {
+	if !d.conf.Load().VerifySource {
+		return nil
+	}
+	until, err := s.VerifyPaused()
+	if err == nil && !until.IsZero() {
+		err = errPaused
+	}
+	return err
+}
+
+var errPaused = errors.New("nobody is challenged for a minute: more than 1,000 ACKs a second brought numbers that are not ours")
+
+func (d *daemon) sayChallenge(err error) {
+	said := ""
+	if err != nil {
+		said = fmt.Sprintf("VERIFY_SOURCE: %v", err)
+	}
+	d.problems.set("challenge", said)
 }
 
 // natChanged is readable when destination NAT came or went.
@@ -211,10 +238,14 @@ func (d *daemon) natChanged() <-chan struct{} {
 // else.
 func (d *daemon) closeSensor() error {
 	alone := d.dropsAlone()
-	if s := d.sensor.Swap(nil); s != nil {
-		return s.end(alone)
+	s := d.sensor.Swap(nil)
+	if s == nil {
+		return nil
 	}
-	return nil
+	if alone && s.keepsOut() && len(s.Attached()) > 0 {
+		d.log.Notice("adminalert: the XDP program stays on the interfaces until its bans have ended: nothing else keeps those hosts out (to end it now: rm -r /sys/fs/bpf/portsentry)")
+	}
+	return s.end(alone)
 }
 
 // dropsAlone reports whether the program may keep somebody out whom the firewall

@@ -172,3 +172,46 @@ func Remains(folder string) bool {
 	_, err := os.Stat(filepath.Join(folder, xdpMapBans))
 	return err == nil
 }
+
+// PinAgain pins anew what somebody has removed while the Sensor was in use, and
+// reports whether anything was missing.
+func (s *Sensor) PinAgain() (missing bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.folder == "" || s.lock == nil {
+		return false, nil
+	}
+	if _, err := os.Stat(filepath.Join(s.folder, xdpMapBans)); err == nil {
+		return false, nil
+	}
+	switch f, err := lock(s.folder); {
+	case err == nil:
+		s.lock.Close()
+		s.lock = f
+	case !errors.Is(err, ErrInUse): // that is us: the folder is there still
+		return true, err
+	}
+	for name, m := range map[string]*ebpf.Map{xdpMapBans: s.objects.Bans, xdpMapHits: s.objects.Hits, xdpMapSeeds: s.objects.Seeds} {
+		err = errors.Join(err, pinAnew(m, filepath.Join(s.folder, name)))
+	}
+	for _, a := range s.links {
+		if a.pin != "" {
+			err = errors.Join(err, pinAnew(a.link, a.pin))
+		}
+	}
+	if err != nil {
+		return true, fmt.Errorf("pin again: %w", err)
+	}
+	return true, nil
+}
+
+// pinAnew pins what may have been pinned before.
+func pinAnew(o interface {
+	Pin(string) error
+	Unpin() error
+}, path string) error {
+	if err := o.Unpin(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return o.Pin(path)
+}

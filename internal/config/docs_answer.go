@@ -37,7 +37,7 @@ A source is verified when it has completed a handshake with a trap port: in conn
 	}, {
 		Key: "VERIFY_SOURCE", Group: group, Since: "3.0", Values: "0 or 1",
 		Brief: "challenge who probes a TCP trap port",
-		Text: `1 has the kernel answer a SYN to a trap port, without keeping anything in memory, in a way that only the owner of the address can take up. Who completes the handshake is verified. The trap ports look open to a scanner, as in connect mode, and it hears nothing from them but the answer; a scanner in two steps, which looks again at what was open, proves itself. A source that answers with a reset seems to be in use, which bans shows as alive, and proves no more: it may be somebody in whose name the packet was forged.
+		Text: `1 has the kernel answer a SYN to a trap port, without keeping anything in memory, in a way that only the owner of the address can take up. Who completes the handshake is verified. The trap ports look open to a scanner, as in connect mode, and reset whoever goes on; a scanner in two steps, which looks again at what was open, proves itself. A source that answers with a reset seems to be in use, which bans shows as alive, and proves no more: it may be somebody in whose name the packet was forged.
 
 No more than 10,000 answers a second leave, nor more than 100 to one network; ACKs that were guessed turn the challenge off for a minute when there are more than 1,000 a second. It takes XDP (see CAPTURE), and stealth or advanced mode for TCP.`,
 	}, {

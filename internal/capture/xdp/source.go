@@ -86,7 +86,7 @@ func (x *Source) SetInterfaces(indexes []int32, generic bool) map[int32]error {
 			err = x.sensor.Attach(ifindex, true)
 		}
 		if err != nil {
-			errs[ifindex] = fmt.Errorf("xdp: %w", err)
+			errs[ifindex] = err
 		}
 	}
 	return errs

@@ -223,7 +223,7 @@ func TestLinksWithoutXDP(t *testing.T) {
 	d.waitHow("br0", "XDP, generic")
 	d.once("by generic XDP", send, nth(nobody, 4), bridge)
 	if tun {
-		t.Log(d.problem("tun0", "no XDP program there"))
+		t.Log(d.problem("tun0", "our XDP program does not run there"))
 	}
 	d.reload(nil)
 	d.waitHow("br0", "AF_PACKET")

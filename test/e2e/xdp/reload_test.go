@@ -84,11 +84,11 @@ func TestReload(t *testing.T) {
 		capture, method, how string
 		program              bool
 	}{
-		{"afpacket", "auto", "AF_PACKET", true},
+		{"afpacket", "auto", "AF_PACKET, XDP drops", true},
 		{"auto", "auto", "XDP", true},
 		{"auto", "nftables", "XDP", true},
 		{"auto", "xdp", "XDP", true},
-		{"afpacket", "xdp", "AF_PACKET", true},
+		{"afpacket", "xdp", "AF_PACKET, XDP drops", true},
 		{"afpacket", "nftables", "AF_PACKET", true},
 		{"auto", "nftables", "XDP", true},
 		{"auto", "auto", "XDP", true},

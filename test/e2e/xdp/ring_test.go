@@ -17,7 +17,7 @@ func TestBansBelowAFPacket(t *testing.T) {
 	s := newStage(t)
 	s.serve(s.Host.NS, served...)
 	d := s.start(with(alone, "CAPTURE", "afpacket"))
-	if how := d.how(s.Host.Name); how.How != "AF_PACKET" || onLink(t, s.Host) == "" {
+	if how := d.how(s.Host.Name); how.How != "AF_PACKET, XDP drops" || onLink(t, s.Host) == "" {
 		t.Fatalf("watching %+v, program %q", how, onLink(t, s.Host))
 	}
 	names := []string{"kernel_trap_hits_total", "kernel_dropped_soft_total", "dropped_by_ban_total"}
