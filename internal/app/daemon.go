@@ -79,6 +79,11 @@ func Run(ctx context.Context, o Options) (err error) {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(heapLimit)
 	}
+	if os.Getenv("GOMAXPROCS") == "" {
+		// What a worker finds is decided on its own CPU a moment later: waking
+		// another one for it costs more than the decision.
+		runtime.GOMAXPROCS(workers())
+	}
 	d := &daemon{o: o, started: time.Now(), queue: make(chan detect.Sighting, queueLen), hangup: make(chan os.Signal, 1), joins: make(chan joining), stopping: make(chan struct{}), onTerminal: isTerminal()}
 	signal.Notify(d.hangup, syscall.SIGHUP)
 	defer signal.Stop(d.hangup)
@@ -106,11 +111,6 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	if err := proc.DropTo(d.capabilities()...); err != nil {
 		d.problems.set("capabilities", fmt.Sprintf("more privileges are kept than are needed: %v", err))
-	}
-	if os.Getenv("GOMAXPROCS") == "" {
-		// What a worker finds is decided on its own CPU a moment later: waking
-		// another one for it costs more than the decision.
-		runtime.GOMAXPROCS(workers())
 	}
 	return d.run(ctx)
 }

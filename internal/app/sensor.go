@@ -23,6 +23,7 @@ type sensor struct {
 	pipelines []*pipeline // one a worker
 	peers     *bpf.Peers
 	nat       *host.NAT // nil: it cannot be known
+	folder    string    // where it is pinned; "": nowhere
 }
 
 // loaded is what loading the XDP program came to.
@@ -44,12 +45,16 @@ func beginSensor(c *config.Config) <-chan loaded {
 
 func loadSensor(c *config.Config) (l loaded) {
 	folder, err := bpf.Folder()
-	if err != nil {
-		l.fleeting = fmt.Sprintf("bans of the XDP program end with this process: %v", err)
-	}
 	wanted := wantsXDP(c)
-	if !wanted && (folder == "" || !bpf.Remains(folder)) {
+	if !wanted && (err != nil || !bpf.Remains(folder)) {
 		return loaded{}
+	}
+	if err == nil {
+		err = bpf.Mount()
+	}
+	if err != nil {
+		folder = ""
+		l.fleeting = fmt.Sprintf("bans of the XDP program end with this process: %v", err)
 	}
 	s := new(sensor)
 	s.peers, err = bpf.OpenPeers()
@@ -78,7 +83,7 @@ func loadSensor(c *config.Config) (l loaded) {
 		l.err = errors.Join(err, s.close())
 		return l
 	}
-	l.sensor = s
+	s.folder, l.sensor = folder, s
 	return l
 }
 
@@ -170,6 +175,11 @@ const (
 // keepSensor looks after what nobody tells of: that what is pinned stays so, and
 // the challenge.
 func (d *daemon) keepSensor(ctx context.Context, s *sensor) error {
+	if s.folder != "" {
+		if err := bpf.ClearAway(s.folder); err != nil {
+			d.problems.set("clear away", fmt.Sprintf("what network namespaces that are gone have left under /sys/fs/bpf stays there: %v", err))
+		}
+	}
 	tick := time.NewTicker(lookPause)
 	defer tick.Stop()
 	rotated := time.Now()

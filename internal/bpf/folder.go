@@ -6,10 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -23,12 +21,8 @@ const (
 )
 
 // Folder is where a Sensor of the calling thread's network namespace pins what
-// is to outlive the process. It mounts the BPF file system in its usual place
-// where nobody has, and clears away what was left by namespaces that are gone.
+// is to outlive the process, on the file system that Mount mounts.
 func Folder() (string, error) {
-	if err := mountBPF(); err != nil {
-		return "", fmt.Errorf("no BPF file system at %s: %w", fileSystem, err)
-	}
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return "", err
@@ -38,11 +32,27 @@ func Folder() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("network namespace cookie (Linux 5.14): %w", err)
 	}
-	ours := "net-" + strconv.FormatUint(cookie, 16)
-	if err := oneByOne(ourFolder, func() error { return clearAway(ourFolder, ours) }); err != nil {
-		return "", err
+	return filepath.Join(ourFolder, "net-"+strconv.FormatUint(cookie, 16)), nil
+}
+
+// Mount mounts the BPF file system in its usual place where nobody has.
+func Mount() error {
+	var st unix.Statfs_t
+	err := unix.Statfs(fileSystem, &st)
+	if err == nil && int64(st.Type)&0xffffffff != unix.BPF_FS_MAGIC {
+		err = unix.Mount("bpf", fileSystem, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=700")
 	}
-	return filepath.Join(ourFolder, ours), nil
+	if err != nil {
+		return fmt.Errorf("no BPF file system at %s: %w", fileSystem, err)
+	}
+	return nil
+}
+
+// ClearAway removes what namespaces that are gone have left beside folder. It
+// takes its time.
+func ClearAway(folder string) error {
+	parent, ours := filepath.Split(folder)
+	return oneByOne(parent, func() error { return clearAway(parent, ours) })
 }
 
 // ErrInUse means that another process has a Sensor in the folder.
@@ -110,15 +120,6 @@ func lockExisting(folder string) (*os.File, error) {
 	return f, nil
 }
 
-func mountBPF() error {
-	var st unix.Statfs_t
-	err := unix.Statfs(fileSystem, &st)
-	if err == nil && int64(st.Type)&0xffffffff != unix.BPF_FS_MAGIC {
-		err = unix.Mount("bpf", fileSystem, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=700")
-	}
-	return err
-}
-
 // clearAway removes the folders that nobody uses and nobody needs any more.
 func clearAway(folder, ours string) error {
 	entries, err := os.ReadDir(folder)
@@ -175,5 +176,5 @@ func abandoned(folder string) bool {
 		return errors.Is(err, fs.ErrNotExist)
 	}
 	defer m.Close()
-	return !slices.ContainsFunc(readBans(m), func(b Ban) bool { return b.Until.IsZero() || b.Until.After(time.Now()) })
+	return !holdsBans(m)
 }

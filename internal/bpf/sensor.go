@@ -98,21 +98,27 @@ func (s *Sensor) open(o SensorOptions, spec *ebpf.CollectionSpec) error {
 	for name, m := range left.maps {
 		replace[name] = m
 	}
+	rings, err := ebpf.NewMap(spec.Maps[xdpMapRings])
+	if err != nil {
+		return fmt.Errorf("map of rings: %w", err)
+	}
+	defer rings.Close()
+	replace[xdpMapRings] = rings
+	// The kernel takes its time for both: it waits for programs that may use the
+	// rings, of which there are none, and looks through the program.
+	var placed error
+	var placing sync.WaitGroup
+	placing.Go(func() { placed = s.placeRings(rings, ring, workers) })
 	types := btf.NewCache()
-	if err := spec.LoadAndAssign(&s.objects, &ebpf.CollectionOptions{MapReplacements: replace, Cache: types}); err != nil {
+	err = spec.LoadAndAssign(&s.objects, &ebpf.CollectionOptions{MapReplacements: replace, Cache: types})
+	placing.Wait()
+	if err != nil {
 		return fmt.Errorf("load program: %w", err)
 	}
-	s.tracks = tracks(types)
-	for i := range workers {
-		m, err := ebpf.NewMap(ring)
-		if err != nil {
-			return fmt.Errorf("ring of %d bytes: %w", ring.MaxEntries, err)
-		}
-		s.rings = append(s.rings, m)
-		if err := s.objects.Rings.Put(uint32(i), m); err != nil {
-			return fmt.Errorf("put ring in place: %w", err)
-		}
+	if placed != nil {
+		return placed
 	}
+	s.tracks = tracks(types)
 	if err := s.begin(workers, len(left.maps) > 0); err != nil {
 		return err
 	}
@@ -120,6 +126,21 @@ func (s *Sensor) open(o SensorOptions, spec *ebpf.CollectionSpec) error {
 		return fmt.Errorf("bans of an earlier version: %w", err)
 	}
 	return s.settle(left)
+}
+
+// placeRings makes the rings and puts them in place.
+func (s *Sensor) placeRings(rings *ebpf.Map, ring *ebpf.MapSpec, workers int) error {
+	for i := range workers {
+		m, err := ebpf.NewMap(ring)
+		if err != nil {
+			return fmt.Errorf("ring of %d bytes: %w", ring.MaxEntries, err)
+		}
+		s.rings = append(s.rings, m)
+		if err := rings.Put(uint32(i), m); err != nil {
+			return fmt.Errorf("put ring in place: %w", err)
+		}
+	}
+	return nil
 }
 
 // tracks reports whether the kernel has what the program asks connection tracking

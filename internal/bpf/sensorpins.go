@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -77,19 +78,32 @@ func takeOver(folder string, spec *ebpf.CollectionSpec) (*remains, error) {
 	return r, r.findLinks(folder)
 }
 
-// readBans reads a map of another size, if its entries are still ours.
-func readBans(m *ebpf.Map) bans {
+// foreign is a Sensor that has nothing but m, if its entries are ours; else nil.
+func foreign(m *ebpf.Map) *Sensor {
 	var key xdpBanKey
 	var value xdpBan
 	if int(m.KeySize()) != binarySize(key) || int(m.ValueSize()) != binarySize(value) {
 		return nil
 	}
-	old := &Sensor{objects: xdpObjects{xdpMaps: xdpMaps{Bans: m}}}
+	return &Sensor{objects: xdpObjects{xdpMaps: xdpMaps{Bans: m}}}
+}
+
+// readBans reads a map of another size.
+func readBans(m *ebpf.Map) bans {
 	var out bans
-	if err := old.EachBan(func(b *Ban) bool { out = append(out, *b); return true }); err != nil {
+	if s := foreign(m); s == nil || s.EachBan(func(b *Ban) bool { out = append(out, *b); return true }) != nil {
 		return nil
 	}
 	return out
+}
+
+// holdsBans reports whether a ban of m has not ended.
+func holdsBans(m *ebpf.Map) (holds bool) {
+	s := foreign(m)
+	return s != nil && s.EachBan(func(b *Ban) bool {
+		holds = b.Until.IsZero() || b.Until.After(time.Now())
+		return !holds
+	}) == nil && holds
 }
 
 func (r *remains) findLinks(folder string) error {
