@@ -160,6 +160,9 @@ func TestLogTargets(t *testing.T) {
 			t.Errorf("%s: exit code %d", tt.args, code)
 		}
 		h.gone()
+		if tt.syslog { // what was sent before the end may still be on its way
+			h.log.Wait(patience, "shutting down")
+		}
 		if strings.Contains(tt.args, "-stcp") {
 			if h.logged(alert(source(1), 11)) != 1 || !slices.Contains(lines(t, p.Out), alert(source(1), 11)) {
 				t.Errorf("%s: %q in syslog, %q on stdout", tt.args, h.log.Entries(), lines(t, p.Out))
