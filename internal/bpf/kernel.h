@@ -18,7 +18,9 @@ typedef unsigned long long __u64;
 enum { AF_INET6 = 10 };
 enum { IPPROTO_TCP = 6, IPPROTO_UDP = 17 };
 enum { BPF_MAP_TYPE_ARRAY = 2, BPF_MAP_TYPE_SOCKMAP = 15, BPF_MAP_TYPE_RINGBUF = 27 };
-enum { BPF_F_MMAPABLE = 1 << 10 };
+enum { BPF_F_NO_PREALLOC = 1, BPF_F_MMAPABLE = 1 << 10 };
+enum { BPF_NOEXIST = 1 };
+enum { TRAP_MARK = 0x2073 }; // host.TrapMark
 enum { BPF_RB_FORCE_WAKEUP = 2 };
 enum { SK_PASS = 1 };
 enum { BPF_SOCK_OPS_TCP_LISTEN_CB = 11 };
@@ -46,6 +48,7 @@ struct bpf_sk_lookup {
 };
 
 static void *(*bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
+static long (*bpf_map_update_elem)(void *map, const void *key, const void *value, __u64 flags) = (void *)2;
 static long (*bpf_sk_release)(void *sk) = (void *)86;
 static __u64 (*bpf_get_netns_cookie)(void *ctx) = (void *)122;
 static long (*bpf_sk_assign)(void *ctx, void *sk, __u64 flags) = (void *)124;

@@ -5,13 +5,8 @@
 // moment it is done, and not to be forged.
 #include "kernel.h"
 
-enum { BPF_F_NO_PREALLOC = 1 };
-enum { BPF_NOEXIST = 1 };
 enum { EEXIST = 17 };
 enum { SYN = 2 };
-enum { TRAP_MARK = 0x2073 }; // host.TrapMark
-
-static long (*bpf_map_update_elem)(void *map, const void *key, const void *value, __u64 flags) = (void *)2;
 
 // An address in network byte order; IPv4 as ::ffff:a.b.c.d.
 struct peer {

@@ -26,8 +26,6 @@ enum {
 	MAP_HASH = 1, MAP_ARRAY = 2, MAP_PERCPU_ARRAY = 6, MAP_LPM_TRIE = 11,
 	MAP_ARRAY_OF_MAPS = 12, MAP_RINGBUF = 27,
 };
-enum { BPF_F_NO_PREALLOC = 1 };
-enum { BPF_NOEXIST = 1 };
 enum { RB_NO_WAKEUP = 1, RB_FORCE_WAKEUP = 2 };
 
 #define CURRENT_NETNS (-1ULL) // BPF_F_CURRENT_NETNS
@@ -61,7 +59,7 @@ struct found_sock {
 
 // States of a socket (include/net/tcp_states.h). One of UDP is closed, or, once it
 // is connected, established.
-enum { TCP_ESTABLISHED = 1, TCP_CLOSE = 7, TCP_LISTEN = 10 };
+enum { TCP_CLOSE = 7, TCP_LISTEN = 10 };
 
 struct bpf_ct_opts {
 	__s32 netns_id, error;
@@ -80,7 +78,6 @@ extern struct nf_conn *bpf_xdp_ct_lookup(struct xdp_md *ctx, struct bpf_sock_tup
 	struct bpf_ct_opts *opts, __u32 opts__sz) __attribute__((section(".ksyms"), weak));
 extern void bpf_ct_release(struct nf_conn *ct) __attribute__((section(".ksyms"), weak));
 
-static long (*bpf_map_update_elem)(void *map, const void *key, const void *value, __u64 flags) = (void *)2;
 static __u64 (*bpf_ktime_get_ns)(void) = (void *)5;
 static long (*bpf_csum_diff)(void *from, __u32 from_size, void *to, __u32 to_size, __u32 seed) = (void *)28;
 static long (*bpf_xdp_adjust_tail)(struct xdp_md *ctx, int delta) = (void *)65;

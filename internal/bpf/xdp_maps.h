@@ -142,7 +142,6 @@ enum {
 	VLANS = 128,       // a device of this host takes tagged frames: who is there cannot be seen from here
 };
 
-enum { TRAP_MARK = 0x2073 }; // host.TrapMark
 
 // Written by user space, field by field.
 struct settings {

@@ -51,7 +51,7 @@ type Frame struct {
 	IfIndex int32  // interface it came in on; 0 in captures that do not say
 
 	EtherType uint16 // with LinkNetwork: what Data begins with, host byte order
-	VLAN      uint16 // tag control information the kernel took off; 0 when !HasVLAN
+	VLAN      uint16 // outermost tag control information: with LinkNetwork the kernel took it off Data; 0 when !HasVLAN
 	HasVLAN   bool
 
 	Link       Link
