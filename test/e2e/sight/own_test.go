@@ -2,11 +2,13 @@ package sight_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -223,7 +225,13 @@ func TestAnswers(t *testing.T) {
 			from := netip.AddrPortFrom(l.Host.Addr4(), c.from).String()
 			buf := make([]byte, 100)
 			for range 20 {
-				q, err := dial(l.Host.NS, "udp", from, resolver.LocalAddr().String())
+				// A child that another test forks meanwhile holds the socket of before
+				// until it execs, and its port with it.
+				var q net.Conn
+				lab.Wait(t, patience, "the port of the question before", func() bool {
+					q, err = dial(l.Host.NS, "udp", from, resolver.LocalAddr().String())
+					return !errors.Is(err, syscall.EADDRINUSE)
+				})
 				if err != nil {
 					t.Fatal(err)
 				}
