@@ -20,8 +20,19 @@ type wish struct {
 // rebuild makes the table what the options say, in one transaction that the
 // kernel refuses (ERESTART) if another program changed the ruleset since we
 // looked, as container run-times and firewalld do. The interval sets come
-// before, when no rule names them yet.
+// before, when no rule names them yet; where they are taken away until then (ENOENT:
+// somebody flushes the ruleset) all of it is done again.
 func (t *Table) rebuild(w wish) error {
+	var err error
+	for range 5 {
+		if err = t.prepareAndRebuild(w); !errors.Is(err, unix.ENOENT) {
+			break
+		}
+	}
+	return err
+}
+
+func (t *Table) prepareAndRebuild(w wish) error {
 	before := t.lay.turn
 	undo, err := t.prepare()
 	if err != nil {
@@ -41,7 +52,10 @@ func (t *Table) rebuild(w wish) error {
 	}
 	undo()
 	t.lay.number(before)
-	return errors.Join(err, t.conn.Flush())
+	if undone := t.conn.Flush(); !errors.Is(undone, unix.ENOENT) { // which is: not there any more
+		err = errors.Join(err, undone)
+	}
+	return err
 }
 
 // prepare makes the interval sets anew. undo queues their removal.

@@ -3,6 +3,7 @@ package nft
 import (
 	"context"
 	"net/netip"
+	"os/exec"
 	"slices"
 	"testing"
 	"time"
@@ -23,6 +24,29 @@ func (l *lab) lost(t *Table) {
 func (l *lab) rebuild(t *Table, bans []respond.Ban) {
 	l.t.Helper()
 	l.in(l.host, func() error { return t.Rebuild(context.Background(), bans) })
+}
+
+// What is removed while the table is made anew does not make that fail.
+func TestReconfiguredWhileFlushed(t *testing.T) {
+	l := newLab(t)
+	table := l.open(traps())
+	flushed := make(chan struct{})
+	go func() {
+		defer close(flushed)
+		for range 40 {
+			exec.Command("ip", "netns", "exec", l.hostName, "nft", "flush", "ruleset").Run()
+		}
+	}()
+	for i := 0; ; i++ {
+		if err := table.SetSpare([]netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{203, 0, 113, byte(i)}), 32)}); err != nil {
+			t.Fatalf("list %d: %v", i, err)
+		}
+		select {
+		case <-flushed:
+			return
+		default:
+		}
+	}
 }
 
 // The table is taken away, in whole or its rules: it is told, and one call
