@@ -174,8 +174,7 @@ func TestNoSynAck(t *testing.T) {
 	}
 }
 
-// Who is challenged: not one who is spared, served or cut off, not for a port
-// that is no trap, and not where the packet is on its way to somebody else.
+// Who is challenged: not one who is spared or served, not for a port that is no trap, and not where the packet is on its way to somebody else.
 func TestWhomIsAsked(t *testing.T) {
 	r := newRig(t, bpf.SensorOptions{}, verify)
 	other, spared := tcp(from4, trap, syn), tcp(source(1), trap, syn)
@@ -188,11 +187,19 @@ func TestWhomIsAsked(t *testing.T) {
 	r.verdictOf("FIN", frame(t, tcp(from4, trap, fin)), pass)
 	r.verdictOf("late port", frame(t, tcp(from4, latePort, syn)), transmit)
 
-	for strength, want := range map[bpf.Strength]uint32{bpf.Pardon: transmit, bpf.Limited: transmit, bpf.Soft: transmit, bpf.Full: drop} {
+	// Whoever is banned, entirely too: traps look open, or what does not would show
+	// which packet was too much.
+	for _, strength := range []bpf.Strength{bpf.Pardon, bpf.Limited, bpf.Soft, bpf.Full} {
 		src := source(2 + int(strength))
 		r.must(r.PutBans([]bpf.Ban{{Prefix: netip.PrefixFrom(src, 32), Strength: strength, Protos: bpf.BanAll}}))
-		r.verdictOf("banned", frame(t, tcp(src, trap, syn)), want)
+		r.verdictOf("banned", frame(t, tcp(src, trap, syn)), transmit)
 	}
+	cutOff := source(2 + int(bpf.Full))
+	away := tcp(cutOff, trap, syn)
+	away.Dst = other4
+	r.verdictOf("cut off, ACK", frame(t, tcp(cutOff, trap, ack)), drop)
+	r.verdictOf("cut off, no trap", frame(t, tcp(cutOff, noTrap, syn)), drop)
+	r.verdictOf("cut off, somebody else's", frame(t, away), drop)
 
 	r.rules(verifyArmed)
 	r.verdictOf("first SYN", frame(t, tcp(from4, trap, syn)), transmit)
@@ -206,6 +213,7 @@ func TestWhomIsAsked(t *testing.T) {
 	r.verdictOf("served and banned", frame(t, tcp(from4, trap, syn)), drop)
 	r.rules(served)
 	r.verdictOf("a trap all the same", frame(t, tcp(source(9), trap, syn)), drop)
+	r.verdictOf("served and cut off", frame(t, tcp(cutOff, trap, syn)), drop)
 	listener.Close()
 	r.rules(bpf.Rules{Sense: true})
 	r.verdictOf("off", frame(t, tcp(source(10), trap, syn)), pass)

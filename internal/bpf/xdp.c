@@ -236,7 +236,8 @@ int sense(struct xdp_md *ctx)
 	if (s.strength != PARDON && !is_discovery(&p) && !is_spared(&p)) {
 		if (s.strength == FULL) {
 			dropped(&s, C_DROPPED_FULL);
-			return XDP_DROP;
+			// Traps go on looking open, or it would show which packet was too much.
+			return trap && config.flags & VERIFY && is_own(&p) ? challenge(ctx, &p, &s, now, XDP_DROP) : XDP_DROP;
 		}
 		if (!is_own(&p))
 			return XDP_PASS;

@@ -73,6 +73,9 @@ func TestVerifySource(t *testing.T) {
 		if s.gets(x.full) {
 			t.Errorf("%s: who is verified gets through", x.family)
 		}
+		if got := openPorts(s.connect(x.full, "1,11,2222,22,80,443")); got != "1 11 2222" {
+			t.Errorf("%s: banned entirely, nmap -sT saw %q", x.family, got)
+		}
 
 		s.nmap(x.half, "-sS", "-r", "-p1")
 		lab.Wait(t, soon, "a sign of life", func() bool { b, _ = d.ban(x.half); return b.Alive })
