@@ -63,6 +63,7 @@ type daemon struct {
 	asking  sync.RWMutex // held, for reading, by who asks over the control socket
 	closing bool         // guarded by asking
 
+	settle    func() // once the start is over
 	base      *tasks
 	capturing *tasks
 	closers   []func() error // run in reverse order at stop
@@ -73,18 +74,23 @@ type daemon struct {
 // earlier when a flood of forged sources has filled the book.
 const heapLimit = 64 << 20
 
+// hurry is for the start, which leaves no time to collect garbage before the limit
+// of the heap: settle is for when it is over.
+func hurry() (settle func()) {
+	percent := debug.SetGCPercent(-1)
+	return func() {
+		debug.SetGCPercent(percent)
+		debug.FreeOSMemory() // starting took more, and none of it is needed any more
+	}
+}
+
 // Run is the daemon: it opens what it needs in order, says what it watches,
 // runs until ctx ends and stops in reverse order.
 func Run(ctx context.Context, o Options) (err error) {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(heapLimit)
 	}
-	if os.Getenv("GOMAXPROCS") == "" {
-		// What a worker finds is decided on its own CPU a moment later: waking
-		// another one for it costs more than the decision.
-		runtime.GOMAXPROCS(workers())
-	}
-	d := &daemon{o: o, started: time.Now(), queue: make(chan detect.Sighting, queueLen), hangup: make(chan os.Signal, 1), joins: make(chan joining), stopping: make(chan struct{}), onTerminal: isTerminal()}
+	d := &daemon{o: o, settle: hurry(), started: time.Now(), queue: make(chan detect.Sighting, queueLen), hangup: make(chan os.Signal, 1), joins: make(chan joining), stopping: make(chan struct{}), onTerminal: isTerminal()}
 	signal.Notify(d.hangup, syscall.SIGHUP)
 	defer signal.Stop(d.hangup)
 	c, from, err := o.load()
@@ -108,6 +114,11 @@ func Run(ctx context.Context, o Options) (err error) {
 			return &exitError{code: o.failure()}
 		}
 		return err
+	}
+	if os.Getenv("GOMAXPROCS") == "" {
+		// What a worker finds is decided on its own CPU a moment later: waking
+		// another one for it costs more than the decision.
+		runtime.GOMAXPROCS(workers())
 	}
 	if err := proc.DropTo(d.capabilities()...); err != nil {
 		d.problems.set("capabilities", fmt.Sprintf("more privileges are kept than are needed: %v", err))
@@ -207,7 +218,7 @@ func (d *daemon) keepHouse(ctx context.Context) error {
 		left = max(left, times)
 	}
 	d.follow(ctx)
-	debug.FreeOSMemory() // starting took more, and none of it is needed any more
+	d.settle()
 	for {
 		select {
 		case <-ctx.Done():

@@ -20,11 +20,21 @@ const MaxWorkers = 4
 
 // SensorOptions say how a Sensor is made.
 type SensorOptions struct {
-	Workers   int    // rings, one reader each; 0: 1
-	RingBytes int    // of all rings together, divided in powers of two; 0: 4 MiB
-	Bans      int    // how many bans there is room for; 0: 65,536
-	Folder    string // on a BPF file system, where what outlives the process is pinned; "": nothing does
-	Peers     *Peers // nil: nobody is known to be connected
+	Workers   int        // rings, one reader each; 0: 1
+	RingBytes int        // of all rings together, divided in powers of two; 0: 4 MiB
+	Bans      int        // how many bans there is room for; 0: 65,536
+	Folder    string     // on a BPF file system, where what outlives the process is pinned; "": nothing does
+	Peers     *Peers     // nil: nobody is known to be connected
+	Types     *btf.Cache // see ReadTypes; nil: they are read when they are needed
+}
+
+// ReadTypes begins to read the types of the running kernel, by which the program is
+// fitted to it. That takes as long as all else before the program can be loaded. Who
+// needs them waits for it, and is told of errors.
+func ReadTypes() *btf.Cache {
+	types := btf.NewCache()
+	go types.Kernel()
+	return types
 }
 
 // Sensor is the XDP program with its maps: it drops who is banned, bans who
@@ -109,7 +119,10 @@ func (s *Sensor) open(o SensorOptions, spec *ebpf.CollectionSpec) error {
 	var placed error
 	var placing sync.WaitGroup
 	placing.Go(func() { placed = s.placeRings(rings, ring, workers) })
-	types := btf.NewCache()
+	types := o.Types
+	if types == nil {
+		types = btf.NewCache()
+	}
 	err = spec.LoadAndAssign(&s.objects, &ebpf.CollectionOptions{MapReplacements: replace, Cache: types})
 	placing.Wait()
 	if err != nil {

@@ -61,7 +61,7 @@ func (b *bench) idleOf(ctx context.Context, by way) error {
 // ready measures from exec to the ready line. udp is empty for the usual ports.
 func (b *bench) ready(ctx context.Context, by way, what, tcp, udp string, args ...string) error {
 	var took []time.Duration
-	for range 3 {
+	for range 9 {
 		config := by.logOnly()
 		config["TCP_PORTS"] = tcp
 		if udp != "" {
