@@ -82,17 +82,18 @@ func (t *Table) rulesPre() error {
 	}
 	t.rule(c, "", metaIs(expr.MetaKeyNFPROTO, unix.NFPROTO_IPV6), protocol(unix.IPPROTO_ICMPV6),
 		match{payload(expr.PayloadBaseTransportHeader, 0, 1)}, discovery, accept)
+	// What most packets need is first: the look-up of whom to spare, in an interval
+	// set, is for those whose source is banned and for new connections.
+	full := t.conn.AddChain(t.lay.chain("full"))
+	t.rulesSpare(full)
+	t.rule(full, "", counter(droppedFull), drop)
 	for _, f := range t.lay.families() {
-		if f.spare != nil {
-			t.rule(c, "", f.in(f.spare), accept)
-		}
-	}
-	for _, f := range t.lay.families() {
-		t.rule(c, "", f.in(f.full), counter(droppedFull), drop)
+		t.rule(c, "", f.in(f.full), jump(full))
 	}
 	// From here on a ban rests on evidence that anybody can forge: it never
 	// cuts a connection that exists, nor an error message about one.
 	t.rule(c, "", ctState(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept)
+	t.rulesSpare(c)
 	t.rule(c, "connections kept from tracking", ctState(expr.CtStateBitUNTRACKED), protocol(unix.IPPROTO_TCP),
 		tcpFlags(syn|ack, expr.CmpOpNeq, syn), accept)
 	for _, f := range t.lay.families() {
@@ -104,6 +105,15 @@ func (t *Table) rulesPre() error {
 		}
 	}
 	return nil
+}
+
+// rulesSpare lets pass whom to spare.
+func (t *Table) rulesSpare(c *nftables.Chain) {
+	for _, f := range t.lay.families() {
+		if f.spare != nil {
+			t.rule(c, "", f.in(f.spare), verdict(expr.VerdictAccept))
+		}
+	}
 }
 
 // rulesTrap judges what is for this host and has no socket; not armed, it only
@@ -118,11 +128,10 @@ func (t *Table) rulesTrap(armed bool) error {
 	}
 	accept := verdict(expr.VerdictAccept)
 	t.rule(c, "", inLoopback(), accept)
-	for _, f := range t.lay.families() {
-		if f.spare != nil {
-			t.rule(c, "", f.in(f.spare), accept)
-		}
-	}
+	// Both sides have spoken: somebody is there. What follows looks for a route and a
+	// socket, which is much for each packet of every connection.
+	t.rule(c, "", ctState(expr.CtStateBitESTABLISHED), accept)
+	t.rulesSpare(c)
 	t.rule(c, "", notForUs(), accept)
 	// Answers to what this host or a masqueraded guest sent.
 	t.rule(c, "", replyDirection(), accept)
