@@ -6,6 +6,7 @@ package log
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"net/netip"
@@ -276,10 +277,29 @@ func clean(line []byte) []byte {
 	if len(line) > maxLine {
 		line = append(line[:maxLine-3], "..."...)
 	}
-	for i, c := range line {
+	rest := line
+	for len(rest) >= 8 {
+		if controls(binary.LittleEndian.Uint64(rest)) {
+			question(rest[:8])
+		}
+		rest = rest[8:]
+	}
+	question(rest)
+	return line
+}
+
+// controls reports whether a byte of eight is a control character. Both tests are
+// exact as to whether there is any (Hacker's Delight, 2nd ed., section 6-1).
+func controls(w uint64) bool {
+	const ones, tops = 0x0101010101010101, 0x8080808080808080
+	del := w ^ ones*0x7f
+	return ((w-ones*' ')&^w|(del-ones)&^del)&tops != 0
+}
+
+func question(text []byte) {
+	for i, c := range text {
 		if c < ' ' || c == 0x7f {
-			line[i] = '?'
+			text[i] = '?'
 		}
 	}
-	return line
 }

@@ -319,3 +319,22 @@ func TestConcurrentWriters(t *testing.T) {
 		}
 	}
 }
+
+// Every control character at every place of a line is seen, and nothing else.
+func TestClean(t *testing.T) {
+	for length := range 20 {
+		for at := range length {
+			for c := range 256 {
+				line := bytes.Repeat([]byte{0xc3, ' ', '~', 0x80}, 5)[:length]
+				line[at] = byte(c)
+				want := bytes.Clone(line)
+				if c < ' ' || c == 0x7f {
+					want[at] = '?'
+				}
+				if got := clean(line); !bytes.Equal(got, want) {
+					t.Fatalf("byte %#x at %d of %d: %q", c, at, length, got)
+				}
+			}
+		}
+	}
+}
