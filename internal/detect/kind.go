@@ -2,6 +2,7 @@ package detect
 
 import (
 	"fmt"
+	"slices"
 
 	"portsentry/internal/decode"
 )
@@ -21,42 +22,38 @@ const (
 	KindACK         // ACK alone: nmap's ACK and window scans send the same packet
 	KindOdd         // any other combination without ACK and RST
 	KindUDP
-	KindConnect // a trap socket of ours took it (connect mode), TCP and UDP alike
+	KindConnect // a trap socket of ours took it (connect mode), TCP and UDP alike; or a handshake was completed
+	KindINIT    // SCTP INIT
+	KindCookie  // SCTP COOKIE-ECHO out of nowhere
+	KindProto   // an IP protocol that nobody has asked for
+	KindEcho    // ICMP echo request
+	KindStamp   // ICMP timestamp request
+	KindMask    // ICMP address mask request
+	KindOS      // a probe of nmap's OS detection
+	KindVersion // a connection to a port that was found open, to hear what speaks there
+	KindWindow  // as KindACK, where the answers tell more
+	KindIdle    // in the name of a host that others watch (a zombie)
+	KindWorm    // one port of a worm's, at many addresses
+	KindARP     // who has this address
 )
+
+// kindWords are the kinds as JSON and the counters name them.
+var kindWords = [...]string{
+	"none", "syn", "fin", "null", "xmas", "maimon", "ack", "odd", "udp", "connect", "sctp-init", "sctp-cookie", "ip-protocol",
+	"icmp-sweep", "icmp-timestamp", "icmp-mask", "os-detection", "version", "window", "idle", "worm", "arp-sweep",
+}
 
 // String is the kind as JSON and the counters name it.
 func (k Kind) String() string {
-	switch k {
-	case KindSYN:
-		return "syn"
-	case KindFIN:
-		return "fin"
-	case KindNULL:
-		return "null"
-	case KindXMAS:
-		return "xmas"
-	case KindMaimon:
-		return "maimon"
-	case KindACK:
-		return "ack"
-	case KindOdd:
-		return "odd"
-	case KindUDP:
-		return "udp"
-	case KindConnect:
-		return "connect"
+	if int(k) < len(kindWords) {
+		return kindWords[k]
 	}
-	return "none"
+	return kindWords[KindNone]
 }
 
 // ParseKind is the reverse of String: KindNone for any other word.
 func ParseKind(word string) Kind {
-	for k := KindConnect; k > KindNone; k-- {
-		if k.String() == word {
-			return k
-		}
-	}
-	return KindNone
+	return Kind(max(0, slices.Index(kindWords[:], word)))
 }
 
 const six = decode.FIN | decode.SYN | decode.RST | decode.PSH | decode.ACK | decode.URG
