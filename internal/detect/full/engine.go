@@ -1,0 +1,159 @@
+// Package full finds scans whether they touch a trap or not: detect.Contacts in,
+// detect.Scans out. For each source it runs Wald's sequential test over what the
+// source turned to for the first time and what became of that (Jung, Paxson, Berger
+// and Balakrishnan, Fast Portscan Detection Using Sequential Hypothesis Testing,
+// IEEE S&P 2004): a benign source mostly finds somebody there, a scanner hardly ever.
+// weigh.go has the numbers and where they come from.
+//
+// An Engine belongs to one worker and is not safe for concurrent use, but for Stats.
+package full
+
+import (
+	"hash/maphash"
+	"iter"
+	"net/netip"
+	"sync/atomic"
+
+	"portsentry/internal/detect"
+)
+
+// DefaultSources is how many pairs of a source and a network are looked at at once:
+// the hot tier, 10 MiB when full.
+const DefaultSources = 1 << 16
+
+// Options are what an Engine is built from.
+type Options struct {
+	Sources int // 0: DefaultSources
+	Scans   int // findings that are kept, in whole: 0: 1,024
+	// Local reports whether an address is ours, or of a network that is: those are one
+	// target to whoever sweeps them. nil: none is, and a target is a /24 or a /64.
+	Local  func(netip.Addr) bool
+	Labels detect.Labeler // nil: programs are not named
+	Past   detect.Past    // nil: what the hot tier forgets is gone
+}
+
+// Stats are counters; all but Sources and Scans only grow.
+type Stats struct {
+	Contacts uint64 // looked at
+	Found    uint64 // scans: a source, by one kind of probe
+	Evicted  uint64 // pushed out of the hot tier
+	Frozen   uint64 // contacts that were not scored in flood mode
+}
+
+// Engine finds scans.
+type Engine struct {
+	o      Options
+	seed   maphash.Seed
+	boards boards
+	found  findings
+	frozen bool
+	scan   detect.Scan // what Contact hands out
+
+	contacts, scans, unscored atomic.Uint64
+}
+
+// New makes an Engine.
+func New(o Options) *Engine {
+	if o.Sources == 0 {
+		o.Sources = DefaultSources
+	}
+	if o.Scans == 0 {
+		o.Scans = 1024
+	}
+	return &Engine{o: o, seed: maphash.MakeSeed(), boards: newBoards(o.Sources), found: newFindings(o.Scans)}
+}
+
+// Freeze stops, or resumes, the scoring of what anybody can forge: in a flood of
+// forged sources it says nothing about anybody.
+func (e *Engine) Freeze(on bool) { e.frozen = on }
+
+// Contact looks at one contact. It gives a scan that is found by it, and again
+// whenever the scan has doubled since; else nil. The scan is good until the next call.
+func (e *Engine) Contact(c *detect.Contact) *detect.Scan {
+	e.contacts.Add(1)
+	src := sourceOf(c.Src)
+	b := e.board(src, c)
+	b.label(e.o.Labels, &c.Head)
+	b.first, b.last = min(b.first, c.Time), max(b.last, c.Time)
+	b.contacts++
+	t := thingOf(c, b.kindOf(c, e.found.has(src)), e.hash(c.Dst))
+	if b.note(t) {
+		if e.frozen && !c.Verified {
+			e.unscored.Add(1)
+		} else {
+			b.add(b.weigh(c, t))
+		}
+	}
+	if b.score < Threshold && b.verified < Threshold {
+		return nil
+	}
+	return e.goesOn(src, b, c, t)
+}
+
+// board is that of the source of c for the network that it turns to. What is
+// remembered of the source from before is taken up again.
+func (e *Engine) board(src netip.Addr, c *detect.Contact) *board {
+	key := boardKey{src: src.As16(), net: e.network(c.Dst)}
+	b, old, out := e.boards.get(e.seed, key)
+	if out.score > 0 && e.o.Past != nil {
+		e.o.Past.Keep(out.source(), out.memory())
+	}
+	if !old {
+		*b = board{key: key, first: c.Time, last: c.Time}
+		a := c.Src.As16()
+		copy(b.low[:], a[8:])
+		if e.o.Past != nil {
+			if m, ok := e.o.Past.Recall(src, c.Time); ok {
+				b.recall(m)
+			}
+		}
+	}
+	return b
+}
+
+// sourceOf is who counts as one source: an address, or the /64 that a host of IPv6
+// has to itself (RFC 4291 section 2.5.1).
+func sourceOf(a netip.Addr) netip.Addr {
+	if a.Is4() {
+		return a
+	}
+	p, _ := a.WithZone("").Prefix(64)
+	return p.Addr()
+}
+
+// network is what is swept as one: ours, or a network as small as they are routed.
+// That those whom a client cannot reach lie scattered, and those of a sweep side by
+// side, is what tells the two apart.
+func (e *Engine) network(a netip.Addr) uint64 {
+	if e.o.Local != nil && e.o.Local(a) {
+		return 1
+	}
+	bits := 24
+	if !a.Is4() {
+		bits = 64
+	}
+	p, _ := a.WithZone("").Prefix(bits)
+	return e.hash(p.Addr()) | 2
+}
+
+func (e *Engine) hash(a netip.Addr) uint64 {
+	key := a.As16()
+	return maphash.Bytes(e.seed, key[:])
+}
+
+// Scans are all findings as they stand, in the order in which they were found.
+func (e *Engine) Scans() iter.Seq[*detect.Scan] {
+	return func(yield func(*detect.Scan) bool) {
+		for _, f := range e.found.list {
+			f.fill(&e.scan, e.o.Labels)
+			if !yield(&e.scan) {
+				return
+			}
+		}
+	}
+}
+
+// Stats is a snapshot of the counters; any goroutine may ask.
+func (e *Engine) Stats() Stats {
+	return Stats{Contacts: e.contacts.Load(), Found: e.scans.Load(), Evicted: e.boards.evicted.Load(), Frozen: e.unscored.Load()}
+}

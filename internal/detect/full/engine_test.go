@@ -1,0 +1,215 @@
+package full
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+	"time"
+
+	"portsentry/internal/decode"
+	"portsentry/internal/detect"
+)
+
+var (
+	scanner = netip.MustParseAddr("198.51.100.7")
+	host    = netip.MustParseAddr("192.0.2.1")
+	start   = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).UnixNano()
+)
+
+// bench runs contacts through an engine, a moment after each other.
+type bench struct {
+	*Engine
+	t   testing.TB
+	now int64
+	gap time.Duration
+}
+
+func newBench(t testing.TB, o Options) *bench {
+	return &bench{Engine: New(o), t: t, now: start, gap: time.Millisecond}
+}
+
+func syn(src, dst netip.Addr, port uint16, out detect.Outcome) detect.Contact {
+	return detect.Contact{
+		Src: src, Dst: dst, SrcPort: 40000, DstPort: port, Proto: decode.ProtoTCP, Kind: detect.KindSYN, Outcome: out,
+		Head: detect.Header{Dst: dst, SrcPort: 40000, DstPort: port, Proto: decode.ProtoTCP, Flags: decode.SYN, MSS: 1460, OptionsLen: 4},
+	}
+}
+
+func (b *bench) see(c detect.Contact) *detect.Scan {
+	c.Time = b.now
+	b.now += int64(b.gap)
+	return b.Contact(&c)
+}
+
+// found are the scans by what they are.
+func (b *bench) found() (out []string) {
+	for s := range b.Scans() {
+		out = append(out, fmt.Sprintf("%v %v %v ports %d targets %d", s.Source, s.Kind, s.Direction, s.Ports, s.Targets))
+	}
+	return out
+}
+
+func (b *bench) none(what string) {
+	b.t.Helper()
+	if got := b.found(); got != nil {
+		b.t.Errorf("%s: %q", what, got)
+	}
+}
+
+func (b *bench) only(what, want string) {
+	b.t.Helper()
+	if got := b.found(); len(got) != 1 || got[0] != want {
+		b.t.Errorf("%s: %q, want %q", what, got, want)
+	}
+}
+
+func (b *bench) reset() { b.Engine = New(b.o) }
+
+// The fifth distinct port at which nobody is decides, at whatever speed.
+func TestFifthFailureDecides(t *testing.T) {
+	for _, gap := range []time.Duration{time.Microsecond, 15 * time.Second, 5 * time.Minute, time.Hour, 6 * time.Hour} {
+		for _, out := range []detect.Outcome{detect.Silent, detect.Refused} {
+			b := newBench(t, Options{})
+			b.gap = gap
+			for i := range uint16(5) {
+				s := b.see(syn(scanner, host, 1000+i, out))
+				if (s != nil) != (i == 4) {
+					t.Fatalf("%v: scan %+v at failure %d", gap, s, i+1)
+				}
+			}
+			b.only(gap.String(), "198.51.100.7 syn vertical ports 5 targets 1")
+		}
+	}
+}
+
+// The same port again and again is one failure.
+func TestRepeatedFailure(t *testing.T) {
+	b := newBench(t, Options{})
+	for range 1000 {
+		for _, port := range []uint16{389, 636, 88, 445} {
+			b.see(syn(scanner, host, port, detect.Silent))
+		}
+	}
+	b.none("four dead ports, a thousand times")
+}
+
+// Who finds what he looks for is forgiven one failure, and cannot buy more.
+func TestSuccess(t *testing.T) {
+	spoke := func(port uint16) detect.Contact {
+		c := syn(scanner, host, port, detect.Answered)
+		c.Verified, c.Spoke = true, true
+		return c
+	}
+	b := newBench(t, Options{})
+	for i := range uint16(20) {
+		b.see(spoke(8000 + i))
+	}
+	for i := range uint16(5) {
+		b.see(syn(scanner, host, 1000+i, detect.Refused))
+	}
+	b.none("five failures after twenty successes")
+	b.see(syn(scanner, host, 1005, detect.Refused))
+	if len(b.found()) != 1 {
+		t.Error("six failures after twenty successes are not found")
+	}
+
+	b.reset()
+	for i := range uint16(100) { // a client that fails as often as it finds
+		b.see(spoke(8000 + i))
+		b.see(syn(scanner, host, 1000+i, detect.Refused))
+	}
+	b.none("every second contact is good")
+	// What is found open and left at once is no success.
+	b.reset()
+	for i := range uint16(5) {
+		b.see(syn(scanner, host, 8000+i, detect.Answered))
+		b.see(syn(scanner, host, 1000+i, detect.Refused))
+	}
+	if len(b.found()) != 1 {
+		t.Error("a scanner that finds every second port open is not found")
+	}
+}
+
+// Those whom a client cannot reach lie scattered; a sweep goes through a network.
+func TestNetworks(t *testing.T) {
+	b := newBench(t, Options{})
+	for i := range 500 {
+		b.see(syn(scanner, netip.AddrFrom4([4]byte{byte(20 + i%100), byte(i * 7), byte(i * 13), 9}), 6346, detect.Silent))
+	}
+	b.none("500 peers that are gone")
+	for i := range byte(5) {
+		b.see(syn(scanner, netip.AddrFrom4([4]byte{192, 0, 2, i}), 22, detect.Silent))
+	}
+	b.only("five addresses of a network", "198.51.100.7 syn horizontal ports 1 targets 5")
+
+	b.reset()
+	for i := range byte(16) { // all the addresses of one name
+		b.see(syn(scanner, netip.AddrFrom4([4]byte{192, 0, 2, i}), 443, detect.Silent))
+	}
+	b.none("a web site that cannot be reached")
+	for i := range byte(20) {
+		b.see(syn(scanner, netip.AddrFrom4([4]byte{192, 0, 2, 100 + i}), 443, detect.Silent))
+	}
+	if got := b.found(); len(got) != 1 {
+		t.Errorf("a sweep of port 443: %q", got)
+	}
+
+	// All that is ours is one network.
+	o := Options{Local: func(a netip.Addr) bool { return netip.MustParsePrefix("10.0.0.0/8").Contains(a) }}
+	b = newBench(t, o)
+	for i := range byte(5) {
+		b.see(syn(scanner, netip.AddrFrom4([4]byte{10, i, 1, 1}), 22, detect.Silent))
+	}
+	b.only("five addresses of our networks", "198.51.100.7 syn horizontal ports 1 targets 5")
+	b.reset()
+	for i := range byte(8) {
+		for port := range uint16(8) {
+			b.see(syn(scanner, netip.AddrFrom4([4]byte{10, i, 1, 1}), 20+port, detect.Silent))
+		}
+	}
+	b.only("a block", "198.51.100.7 syn block ports 8 targets 8")
+}
+
+// A host of IPv6 that changes its address within the /64 is one source; the /64
+// beside it is another.
+func TestIPv6Source(t *testing.T) {
+	b := newBench(t, Options{})
+	own := netip.MustParseAddr("2001:db8::1")
+	for i := range uint16(5) {
+		b.see(syn(netip.MustParseAddr(fmt.Sprintf("2001:db8:1:1::%d", i+1)), own, 1000+i, detect.Silent))
+		if i < 4 {
+			b.see(syn(netip.MustParseAddr("2001:db8:1:2::1"), own, 1000+i, detect.Silent))
+		}
+	}
+	b.only("a /64", "2001:db8:1:1::1 syn vertical ports 5 targets 1")
+}
+
+// Forged sources push out their own kind, not somebody who has shown something.
+func TestForgedSources(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a million contacts")
+	}
+	b := newBench(t, Options{Sources: 1 << 12})
+	rng := rand.New(rand.NewPCG(1, 2))
+	b.see(syn(scanner, host, 999, detect.Silent))
+	for i := range uint16(4) {
+		if s := b.see(syn(scanner, host, 1000+i, detect.Silent)); (s != nil) != (i == 3) {
+			t.Fatalf("failure %d: %+v", i+2, s)
+		}
+		for range 1 << 16 {
+			b.see(syn(netip.AddrFrom4([4]byte{100, byte(rng.Uint32()), byte(rng.Uint32()), byte(rng.Uint32())}), host, 22, detect.Silent))
+		}
+	}
+}
+
+func BenchmarkContact(b *testing.B) {
+	e := New(Options{})
+	c := syn(scanner, host, 22, detect.Silent)
+	b.ReportAllocs()
+	for i := range b.N {
+		c.Time = int64(i)
+		c.Src = netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
+		e.Contact(&c)
+	}
+}
