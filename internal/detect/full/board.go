@@ -3,9 +3,11 @@ package full
 import (
 	"encoding/binary"
 	"hash/maphash"
+	"iter"
 	"math/bits"
 	"net/netip"
 	"sync/atomic"
+	"time"
 
 	"portsentry/internal/detect"
 )
@@ -34,8 +36,10 @@ type board struct {
 	n, next uint8 // of thing: in use, and the oldest when all are
 	tool    detect.Tool
 	known   bool // before is
-	run     uint64
-	before  sent
+	// recalled: Past knew the source; what counted then does not count again.
+	recalled bool
+	run      uint64
+	before   sent
 
 	thing [things]thing
 	seen  [8]uint64 // a Bloom filter of all things: those that thing has forgotten are not new
@@ -104,12 +108,22 @@ func (b *board) elsewhere(t thing) bool {
 
 // add moves the scores, never below the floor: what was found open does not buy
 // what is tried afterwards (Mell and Harang 2013).
-func (b *board) add(w weight) {
+func (b *board) add(w weight, bit uint8) {
 	b.score = max(floor, b.score+w.score)
 	b.verified += w.verified
 	if w.score > 0 {
-		b.ports |= 1 << (w.bit & 63)
+		b.ports |= 1 << (bit & 63)
 	}
+}
+
+// touch takes note that the source was there at t, in unix nanoseconds.
+func (b *board) touch(t int64) {
+	const day = int64(24 * time.Hour)
+	if passed := t/day - b.last/day; passed > 0 {
+		b.days <<= min(passed, 32)
+	}
+	b.days |= 1
+	b.first, b.last = min(b.first, t), max(b.last, t)
 }
 
 // sent is what is kept of a packet for a Labeler.
@@ -162,6 +176,7 @@ func (b *board) memory() detect.Memory {
 
 func (b *board) recall(m detect.Memory) {
 	b.first, b.score, b.verified, b.ports, b.days = m.First, m.Score, m.Verified, m.Ports, m.Days
+	b.recalled = true
 }
 
 // boards is the hot tier. A board lives in the one bucket that its keyed hash names.
@@ -207,6 +222,19 @@ func (t *boards) get(seed maphash.Seed, k boardKey) (b *board, old bool, out boa
 	}
 	tags[free] = tag
 	return &bucket[free], false, out
+}
+
+// all are the boards in use.
+func (t *boards) all() iter.Seq[*board] {
+	return func(yield func(*board) bool) {
+		for i := range t.tags {
+			for j, tag := range t.tags[i] {
+				if tag != 0 && !yield(&t.buckets[i][j]) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // victim picks two at random and names the weaker: the one with the lower score, of

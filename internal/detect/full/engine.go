@@ -30,6 +30,7 @@ type Options struct {
 	Local  func(netip.Addr) bool
 	Labels detect.Labeler // nil: programs are not named
 	Past   detect.Past    // nil: what the hot tier forgets is gone
+	Key    uint64         // secret, and the same as long as what is in Past is
 }
 
 // Stats are counters; all but Sources and Scans only grow.
@@ -74,14 +75,14 @@ func (e *Engine) Contact(c *detect.Contact) *detect.Scan {
 	src := sourceOf(c.Src)
 	b := e.board(src, c)
 	b.label(e.o.Labels, &c.Head)
-	b.first, b.last = min(b.first, c.Time), max(b.last, c.Time)
+	b.touch(c.Time)
 	b.contacts++
 	t := thingOf(c, b.kindOf(c, e.found.has(src)), e.hash(c.Dst))
-	if b.note(t) {
+	if b.note(t) && !(b.recalled && t.gone() && b.ports>>e.bit(t)&1 == 1) {
 		if e.frozen && !c.Verified {
 			e.unscored.Add(1)
 		} else {
-			b.add(b.weigh(c, t))
+			b.add(b.weigh(c, t), e.bit(t))
 		}
 	}
 	if b.score < Threshold && b.verified < Threshold {
@@ -139,6 +140,23 @@ func (e *Engine) network(a netip.Addr) uint64 {
 func (e *Engine) hash(a netip.Addr) uint64 {
 	key := a.As16()
 	return maphash.Bytes(e.seed, key[:])
+}
+
+// bit is that of a protocol and port in Memory.Ports.
+func (e *Engine) bit(t thing) uint8 {
+	return uint8((uint64(t.service()) ^ e.o.Key) * 0x9e3779b97f4a7c15 >> 58)
+}
+
+// Remember hands what is known of all sources that have a score to Past, for the end.
+func (e *Engine) Remember() {
+	if e.o.Past == nil {
+		return
+	}
+	for b := range e.boards.all() {
+		if b.score > 0 {
+			e.o.Past.Keep(b.source(), b.memory())
+		}
+	}
 }
 
 // Scans are all findings as they stand, in the order in which they were found.

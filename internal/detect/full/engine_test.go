@@ -213,3 +213,26 @@ func BenchmarkContact(b *testing.B) {
 		e.Contact(&c)
 	}
 }
+
+// past remembers all, as the long tier would.
+type past map[netip.Addr]detect.Memory
+
+func (p past) Recall(a netip.Addr, _ int64) (detect.Memory, bool) { m, ok := p[a]; return m, ok }
+func (p past) Keep(a netip.Addr, m detect.Memory)                 { p[a] = m }
+
+// Five ports on five days with a restart after each: what was known goes on, and the
+// same port does not count twice.
+func TestPast(t *testing.T) {
+	p := make(past)
+	for day := range uint16(5) {
+		b := newBench(t, Options{Past: p, Key: 99})
+		b.now += int64(day) * int64(24*time.Hour)
+		for port := range day + 1 {
+			s := b.see(syn(scanner, host, 1000+port, detect.Silent))
+			if (s != nil) != (day == 4 && port == 4) {
+				t.Fatalf("day %d, port %d: %+v", day, port, s)
+			}
+		}
+		b.Remember()
+	}
+}

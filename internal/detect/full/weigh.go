@@ -56,13 +56,12 @@ func servedEverywhere(port uint16) bool {
 // weight is what a contact adds.
 type weight struct {
 	score, verified float32
-	bit             uint8 // of Memory.Ports
 }
 
 // weigh gives what a contact that is the first of its kind with its thing adds.
 func (b *board) weigh(c *detect.Contact, t thing) weight {
 	if c.Trap && c.Verified {
-		return weight{score: trap * Step, verified: trap * Step, bit: portBit(c)}
+		return weight{score: trap * Step, verified: trap * Step}
 	}
 	if c.Outcome == detect.Answered && !neverAnswered(t.kind()) {
 		if !c.Spoke && (c.Ended || !c.Verified) {
@@ -70,7 +69,7 @@ func (b *board) weigh(c *detect.Contact, t thing) weight {
 		}
 		return weight{score: success}
 	}
-	return weight{score: Step * b.share(c, t), bit: portBit(c)}
+	return weight{score: Step * b.share(c, t)}
 }
 
 // share is the weight of a failure.
@@ -96,5 +95,3 @@ func (b *board) share(c *detect.Contact, t thing) float32 {
 	}
 	return plain
 }
-
-func portBit(c *detect.Contact) uint8 { return uint8(uint32(c.DstPort)*0x9e3779b1>>26) ^ c.Proto }
