@@ -42,7 +42,8 @@ type board struct {
 	before   sent
 
 	thing [things]thing
-	seen  [8]uint64 // a Bloom filter of all things: those that thing has forgotten are not new
+	bad   [8]uint64 // a Bloom filter of all that failed: what thing has forgotten is not new
+	good  uint64    // a bit for each success, by its hash
 	ports uint64    // as Memory.Ports
 	days  uint32
 }
@@ -68,32 +69,47 @@ func (t thing) addr() uint64      { return uint64(t >> 30) }
 func (t thing) gone() bool        { return t&goneBit != 0 }
 
 // note reports whether t is new: the source has not turned to this port of this
-// address in this way before, whatever came of it.
+// address in this way before, with this outcome. Failures and successes are kept
+// apart, so that who does much that is good is not forgiven what he does for the
+// first time.
 func (b *board) note(t thing) bool {
-	for i, o := range b.thing[:b.n] {
-		if (o^t)&^goneBit == 0 {
-			b.thing[i] |= t & goneBit
+	for _, o := range b.thing[:b.n] {
+		if o == t {
 			return false
 		}
 	}
+	h := uint64(t) * 0x9e3779b97f4a7c15
+	if !t.gone() {
+		bit := uint64(1) << (h >> 58)
+		seen := b.good&bit != 0
+		if b.good |= bit; bits.OnesCount64(b.good) > 48 {
+			b.good = 0 // who finds so much may find it again: a scanner never gets here
+		}
+		return !seen
+	}
 	seen := true
-	for h, i := uint64(t&^goneBit)*0x9e3779b97f4a7c15, 0; i < 3; i++ {
+	for range 3 {
 		h = bits.RotateLeft64(h, 9)
-		word, bit := &b.seen[h>>6&7], uint64(1)<<(h&63)
+		word, bit := &b.bad[h>>6&7], uint64(1)<<(h&63)
 		seen = seen && *word&bit != 0
 		*word |= bit
 	}
 	if seen && int(b.n) == things {
 		return false
 	}
+	b.keep(t)
+	return true
+}
+
+// keep puts t among the things that are told apart.
+func (b *board) keep(t thing) {
 	if int(b.n) < things {
 		b.thing[b.n] = t
 		b.n++
-		return true
+		return
 	}
 	b.thing[b.next] = t
 	b.next = (b.next + 1) % things
-	return true
 }
 
 // elsewhere reports whether the source has turned to the port of t at another address.

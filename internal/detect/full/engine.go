@@ -159,10 +159,13 @@ func (e *Engine) Remember() {
 	}
 }
 
-// Scans are all findings as they stand, in the order in which they were found.
+// Scans are all findings as they stand, in the order in which they began.
 func (e *Engine) Scans() iter.Seq[*detect.Scan] {
 	return func(yield func(*detect.Scan) bool) {
 		for _, f := range e.found.list {
+			if !f.told {
+				continue
+			}
 			f.fill(&e.scan, e.o.Labels)
 			if !yield(&e.scan) {
 				return

@@ -23,7 +23,9 @@ type finding struct {
 	targets            distinct
 	tool               detect.Tool
 	run                uint64
-	next               int // probes at which it is told of again
+	enough             int  // of shown, to be told of
+	told               bool // it is a Scan
+	next               int  // probes at which it is told of again
 }
 
 type findingKey struct {
@@ -45,17 +47,22 @@ func (f *findings) has(src netip.Addr) bool { return f.of[findingKey{src, detect
 // goesOn takes a contact of a source that scans into the finding it belongs to.
 func (e *Engine) goesOn(src netip.Addr, b *board, c *detect.Contact, t thing) *detect.Scan {
 	f := e.found.of[findingKey{src, t.kind()}]
-	if f == nil {
-		if f = e.find(src, b, c, t); f == nil {
-			return nil
-		}
-	} else {
+	if f != nil {
 		f.add(t)
+	} else if f = e.find(src, b, c, t); f == nil {
+		return nil
 	}
 	f.first, f.last = min(f.first, c.Time), max(f.last, c.Time)
 	f.score, f.verified = max(f.score, b.score), max(f.verified, b.verified)
 	if b.tool != 0 {
 		f.tool, f.run = b.tool, b.run
+	}
+	if !f.told && f.shown() < f.enough {
+		return nil
+	}
+	if !f.told {
+		f.told, f.found = true, c.Time
+		e.scans.Add(1)
 	}
 	if f.probes < f.next {
 		return nil
@@ -65,50 +72,48 @@ func (e *Engine) goesOn(src netip.Addr, b *board, c *detect.Contact, t thing) *d
 	return &e.scan
 }
 
-// find begins the finding of the kind of t, with what the board remembers of it.
+// find begins the finding of the kind of t, with what the board remembers of it. The
+// kind that has shown itself most when its source is found is told of at once.
 func (e *Engine) find(src netip.Addr, b *board, c *detect.Contact, t thing) *finding {
-	shown := b.shown(t.kind())
-	if shown < enough(t.kind()) && (e.found.has(src) || shown < b.most()) || len(e.found.list) >= e.found.limit {
+	if len(e.found.list) >= e.found.limit {
 		return nil
 	}
 	f := &finding{
-		from: b.address(), kind: t.kind(), proto: c.Proto,
-		first: c.Time, last: c.Time, found: c.Time, tool: b.tool, run: b.run,
-	}
-	if !e.found.has(src) {
-		f.first = b.first
+		from: b.address(), kind: t.kind(), enough: enough(t.kind()), proto: c.Proto,
+		first: c.Time, last: c.Time, tool: b.tool, run: b.run,
 	}
 	if f.kind == detect.KindProto {
 		f.proto = 0
 	}
+	others := 0
 	for _, o := range b.thing[:b.n] {
 		if o.kind() == t.kind() {
 			f.add(o)
+		} else if o.gone() {
+			others++
+		}
+	}
+	if f.probes == 0 { // the board had forgotten it
+		f.add(t)
+	}
+	if !e.found.has(src) {
+		f.first = b.first
+		e.found.of[findingKey{src, detect.KindNone}] = f
+		if f.shown() > others/2 {
+			f.enough = 1
 		}
 	}
 	e.found.of[findingKey{src, t.kind()}] = f
-	e.found.of[findingKey{src, detect.KindNone}] = f
 	e.found.list = append(e.found.list, f)
-	e.scans.Add(1)
 	return f
 }
 
-// shown is how many things failed with probes of a kind.
-func (b *board) shown(k detect.Kind) (n int) {
-	for _, t := range b.thing[:b.n] {
-		if t.kind() == k && (t.gone() || neverAnswered(k)) {
-			n++
-		}
+// shown is how many contacts show that it is a scan.
+func (f *finding) shown() int {
+	if neverAnswered(f.kind) {
+		return f.probes
 	}
-	return n
-}
-
-// most is the largest shown of all kinds.
-func (b *board) most() (n int) {
-	for _, t := range b.thing[:b.n] {
-		n = max(n, b.shown(t.kind()))
-	}
-	return n
+	return f.failed
 }
 
 func (f *finding) add(t thing) {
