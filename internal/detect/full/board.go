@@ -166,7 +166,7 @@ func (b *board) label(l detect.Labeler, now *detect.Header) {
 			before.Dst = netip.AddrFrom4(a)
 		}
 	}
-	if t, run := l.Label(before, now); t != 0 {
+	if t, run := l.Label(before, now); t != 0 && (t != b.tool || run != 0) {
 		b.tool, b.run = t, run
 	}
 	b.before = sent{seq: now.Seq, ipid: now.IPID, sport: now.SrcPort, dport: now.DstPort, win: now.Window, flags: now.Flags, ttl: now.TTL}
