@@ -5,7 +5,6 @@ package pcapfile
 
 import (
 	"bufio"
-	"cmp"
 	"compress/gzip"
 	"context"
 	"encoding/binary"
@@ -15,10 +14,6 @@ import (
 	"os"
 	"sync/atomic"
 
-	"github.com/gopacket/gopacket"
-	"github.com/gopacket/gopacket/layers"
-	"github.com/gopacket/gopacket/pcapgo"
-
 	"portsentry/internal/capture"
 )
 
@@ -27,33 +22,56 @@ const (
 	maxRecord = 256 << 10
 	// maxInterfaces is how many interfaces a pcapng section may describe.
 	maxInterfaces = 4096
+	// bufferLen holds any record that is taken, with its header and options.
+	bufferLen = 2 * maxRecord
 )
 
 // First four bytes of a file, read in big-endian order.
 const (
 	magicGzip = 0x1f8b // the first two
 	magicNg   = 0x0a0d0d0a
-
-	magicMicroBig    = 0xa1b2c3d4 // pcap by a big-endian writer
-	magicNanoBig     = 0xa1b23c4d
-	magicMicroLittle = 0xd4c3b2a1
-	magicNanoLittle  = 0x4d3cb2a1
 )
 
 // File is an open capture.
 type File struct {
 	name   string
 	closer io.Closer // nil: not ours
-	next   func() ([]byte, gopacket.CaptureInfo, error)
-	link   capture.Link     // of a pcap file; a pcapng packet brings its own
-	ng     *pcapgo.NgReader // nil: pcap
-	sieve  *sieve           // what ng reads from
+	in     reader
 	cut    atomic.Bool
 
 	frames, unknown atomic.Uint64
 }
 
+// reader reads the records of one format.
+type reader interface {
+	// next fills the data, lengths, time and link of f, whose data are valid until
+	// it is called again. The error is io.EOF where the file ends behind a whole
+	// record, io.ErrUnexpectedEOF where it ends inside of one.
+	next(f *capture.Frame) error
+}
+
 var _ capture.Source = (*File)(nil)
+
+// ErrEmpty is the error for a file without a single byte.
+var ErrEmpty = errors.New("empty")
+
+// FormatError is the error for what is no capture.
+type FormatError struct{ Begins []byte } // four bytes, or what there was
+
+func (e *FormatError) Error() string {
+	return fmt.Sprintf("neither pcap nor pcapng (begins with %x)", e.Begins)
+}
+
+// DamageError is the error for a capture that goes wrong.
+type DamageError struct {
+	Packets uint64 // that came before
+	Err     error
+}
+
+func (e *DamageError) Error() string {
+	return fmt.Sprintf("damaged after %d packets: %v", e.Packets, e.Err)
+}
+func (e *DamageError) Unwrap() error { return e.Err }
 
 // Open opens the capture at path.
 func Open(path string) (*File, error) {
@@ -80,67 +98,59 @@ func newFile(name string, r io.Reader) (*File, error) {
 		}
 		return nil, fmt.Errorf("pcapfile: %s: %w", name, err)
 	}
-	in := bufio.NewReaderSize(r, 64<<10)
+	in := bufio.NewReaderSize(r, bufferLen)
 	magic, err := in.Peek(4)
 	if err == nil && binary.BigEndian.Uint16(magic) == magicGzip {
 		var unzip *gzip.Reader
 		if unzip, err = gzip.NewReader(in); err == nil {
-			in = bufio.NewReaderSize(unzip, 64<<10)
+			in = bufio.NewReaderSize(unzip, bufferLen)
 			magic, err = in.Peek(4)
 		}
 	}
-	if err != nil {
+	switch {
+	case err == io.EOF && len(magic) == 0:
+		return fail(ErrEmpty)
+	case err == io.EOF:
+		return fail(&FormatError{append([]byte{}, magic...)})
+	case err != nil:
 		return fail(err)
 	}
 	f := &File{name: name}
-	switch m := binary.BigEndian.Uint32(magic); m {
-	case magicMicroBig, magicNanoBig, magicMicroLittle, magicNanoLittle:
-		r, err := pcapgo.NewReader(in)
-		if err != nil {
-			return fail(err)
-		}
-		r.SetSnaplen(min(r.Snaplen(), maxRecord)) // longer records are refused
-		f.next, f.link = r.ZeroCopyReadPacketData, linkOf(r.LinkType())
-	case magicNg:
-		f.sieve = &sieve{in: in, budget: maxBetween}
-		r, err := pcapgo.NewNgReader(f.sieve, pcapgo.NgReaderOptions{WantMixedLinkType: true})
-		if err != nil {
-			return fail(cmp.Or(f.sieve.err, err))
-		}
-		f.next, f.ng = r.ZeroCopyReadPacketData, r
-	default:
-		return fail(fmt.Errorf("neither pcap nor pcapng (begins with %08x)", m))
+	if binary.BigEndian.Uint32(magic) == magicNg {
+		f.in, err = newNg(in)
+	} else {
+		f.in, err = newClassic(in)
+	}
+	if err != nil {
+		return fail(err)
 	}
 	return f, nil
 }
 
 // Run hands every packet to handle and returns nil at the end of the file; see
-// Cut for one that ends in the middle of a record. A damaged file is an error
-// that says how many packets came before. When ctx ends first Run returns its
-// error, as the file was not read to the end.
+// Cut for one that ends in the middle of a record. A damaged file is a
+// *DamageError. When ctx ends first Run returns its error, as the file was not
+// read to the end.
 //
-// Frame.Time is 0 in pcapng simple packet blocks, which have no time, and a
-// little off where a pcapng interface counts in powers of two (pcapgo rounds).
+// Frame.Time is 0 in pcapng simple packet blocks, which have no time.
 // Frame.IfIndex is always 0: files number interfaces by a count of their own.
 func (f *File) Run(ctx context.Context, handle capture.Handler) error {
 	var frame capture.Frame
-	for {
-		if err := ctx.Err(); err != nil {
-			return err
+	for done := ctx.Done(); ; {
+		select {
+		case <-done:
+			return ctx.Err()
+		default:
 		}
-		data, info, err := f.record()
-		if err == io.EOF {
+		switch err := f.in.next(&frame); {
+		case err == nil:
+		case err == io.EOF:
 			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("pcapfile: %s: damaged after %d packets: %w", f.name, f.frames.Load(), err)
-		}
-		frame = capture.Frame{Data: data, WireLen: max(info.Length, len(data)), Link: f.link}
-		if f.ng != nil {
-			frame.Link = linkOf(info.AncillaryData[0].(layers.LinkType))
-		}
-		if !info.Timestamp.IsZero() {
-			frame.Time = info.Timestamp.UnixNano()
+		case errors.Is(err, io.ErrUnexpectedEOF):
+			f.cut.Store(true)
+			return nil
+		default:
+			return fmt.Errorf("pcapfile: %s: %w", f.name, &DamageError{f.frames.Load(), err})
 		}
 		if frame.Link == capture.LinkUnknown {
 			f.unknown.Add(1)
@@ -148,30 +158,6 @@ func (f *File) Run(ctx context.Context, handle capture.Handler) error {
 		f.frames.Add(1)
 		handle(&frame)
 	}
-}
-
-// record reads the next packet. The error is io.EOF where nothing follows.
-func (f *File) record() ([]byte, gopacket.CaptureInfo, error) {
-	if f.sieve != nil {
-		f.sieve.budget = maxBetween
-	}
-	data, info, err := f.next()
-	switch {
-	case err == nil && info.CaptureLength > maxRecord:
-		err = fmt.Errorf("a packet of %d bytes", info.CaptureLength)
-	case err == nil && f.ng != nil && f.ng.NInterfaces() > maxInterfaces:
-		err = fmt.Errorf("more than %d interfaces", maxInterfaces)
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		if f.sieve != nil && f.sieve.err != nil {
-			return nil, info, f.sieve.err
-		}
-		// pcap: the end directly behind a record's header comes as io.EOF.
-		if err != io.EOF || f.ng == nil && info.CaptureLength > 0 || f.sieve != nil && f.sieve.cut {
-			f.cut.Store(true)
-		}
-		err = io.EOF
-	}
-	return data, info, err
 }
 
 // Cut reports whether the file ended in the middle of a record, as it does when
@@ -192,9 +178,37 @@ func (f *File) Close() error {
 	return f.closer.Close()
 }
 
+// take peeks at the next n bytes, which are inside of a record.
+func take(in *bufio.Reader, n int) ([]byte, error) {
+	b, err := in.Peek(n)
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return b, err
+}
+
+// skip leaves n bytes out, which are inside of a record.
+func skip(in *bufio.Reader, n int) error {
+	_, err := in.Discard(n)
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// begin peeks at the head of a record of n bytes: io.EOF is the end behind a
+// whole one.
+func begin(in *bufio.Reader, n int) ([]byte, error) {
+	b, err := in.Peek(n)
+	if err == io.EOF && len(b) > 0 {
+		err = io.ErrUnexpectedEOF
+	}
+	return b, err
+}
+
 // linkOf maps link-layer types (www.tcpdump.org/linktypes.html; 12 and 14 are
 // what DLT_RAW was on some systems).
-func linkOf(t layers.LinkType) capture.Link {
+func linkOf(t uint16) capture.Link {
 	switch t {
 	case 1:
 		return capture.LinkEthernet

@@ -13,6 +13,7 @@ import (
 	"iter"
 	"net/netip"
 	"sync/atomic"
+	"time"
 
 	"portsentry/internal/detect"
 )
@@ -30,7 +31,20 @@ type Options struct {
 	Local  func(netip.Addr) bool
 	Labels detect.Labeler // nil: programs are not named
 	Past   detect.Past    // nil: what the hot tier forgets is gone
+	Crowd  Crowd          // nil: each source is looked at alone
 	Key    uint64         // secret, and the same as long as what is in Past is
+}
+
+// Crowd sees what many sources do together.
+type Crowd interface {
+	// Contact is told of every contact, with what the source seems to use. It gives
+	// the number of the campaign that the source belongs to by now, 0: none.
+	Contact(c *detect.Contact, t detect.Tool, run uint64) (campaign uint64)
+	// Flooded reports whether a contact with that port is part of a flood in forged
+	// names, and so says nothing about its source.
+	Flooded(proto uint8, port uint16) bool
+	// Tick is called about once a second, in the time of the packets.
+	Tick(now int64)
 }
 
 // Stats are counters; all but Sources and Scans only grow.
@@ -38,7 +52,8 @@ type Stats struct {
 	Contacts uint64 // looked at
 	Found    uint64 // scans: a source, by one kind of probe
 	Evicted  uint64 // pushed out of the hot tier
-	Frozen   uint64 // contacts that were not scored in flood mode
+	Frozen   uint64 // contacts that were not scored, as part of a flood
+	Full     uint64 // findings for which there was no room
 }
 
 // Engine finds scans.
@@ -47,10 +62,10 @@ type Engine struct {
 	seed   maphash.Seed
 	boards boards
 	found  findings
-	frozen bool
+	ticked int64
 	scan   detect.Scan // what Contact hands out
 
-	contacts, scans, unscored atomic.Uint64
+	contacts, scans, unscored, full atomic.Uint64
 }
 
 // New makes an Engine.
@@ -64,10 +79,6 @@ func New(o Options) *Engine {
 	return &Engine{o: o, seed: maphash.MakeSeed(), boards: newBoards(o.Sources), found: newFindings(o.Scans)}
 }
 
-// Freeze stops, or resumes, the scoring of what anybody can forge: in a flood of
-// forged sources it says nothing about anybody.
-func (e *Engine) Freeze(on bool) { e.frozen = on }
-
 // Contact looks at one contact. It gives a scan that is found by it, and again
 // whenever the scan has doubled since; else nil. The scan is good until the next call.
 func (e *Engine) Contact(c *detect.Contact) *detect.Scan {
@@ -79,16 +90,34 @@ func (e *Engine) Contact(c *detect.Contact) *detect.Scan {
 	b.contacts++
 	t := thingOf(c, b.kindOf(c, e.found.has(src)), e.hash(c.Dst))
 	if b.note(t) && !(b.recalled && t.gone() && b.ports>>e.bit(t)&1 == 1) {
-		if e.frozen && !c.Verified {
+		if e.flooded(c) {
 			e.unscored.Add(1)
 		} else {
 			b.add(b.weigh(c, t), e.bit(t))
 		}
 	}
+	campaign := e.crowd(b, c)
 	if b.score < Threshold && b.verified < Threshold {
 		return nil
 	}
-	return e.goesOn(src, b, c, t)
+	return e.goesOn(src, b, c, t, campaign)
+}
+
+// flooded: what a flood in forged names is made of says nothing about anybody.
+func (e *Engine) flooded(c *detect.Contact) bool {
+	return e.o.Crowd != nil && !c.Verified && e.o.Crowd.Flooded(c.Proto, c.DstPort)
+}
+
+// crowd tells of c, and gives the campaign that its source belongs to.
+func (e *Engine) crowd(b *board, c *detect.Contact) uint64 {
+	if e.o.Crowd == nil {
+		return 0
+	}
+	if c.Time-e.ticked >= int64(time.Second) || c.Time < e.ticked {
+		e.ticked = c.Time
+		e.o.Crowd.Tick(c.Time)
+	}
+	return e.o.Crowd.Contact(c, b.tool, b.run)
 }
 
 // board is that of the source of c for the network that it turns to. What is
@@ -176,5 +205,5 @@ func (e *Engine) Scans() iter.Seq[*detect.Scan] {
 
 // Stats is a snapshot of the counters; any goroutine may ask.
 func (e *Engine) Stats() Stats {
-	return Stats{Contacts: e.contacts.Load(), Found: e.scans.Load(), Evicted: e.boards.evicted.Load(), Frozen: e.unscored.Load()}
+	return Stats{Contacts: e.contacts.Load(), Found: e.scans.Load(), Evicted: e.boards.evicted.Load(), Frozen: e.unscored.Load(), Full: e.full.Load()}
 }

@@ -22,7 +22,7 @@ type finding struct {
 	ports              numbers
 	targets            distinct
 	tool               detect.Tool
-	run                uint64
+	campaign           uint64
 	enough             int  // of shown, to be told of
 	told               bool // it is a Scan
 	next               int  // probes at which it is told of again
@@ -45,7 +45,7 @@ func newFindings(n int) findings { return findings{of: make(map[findingKey]*find
 func (f *findings) has(src netip.Addr) bool { return f.of[findingKey{src, detect.KindNone}] != nil }
 
 // goesOn takes a contact of a source that scans into the finding it belongs to.
-func (e *Engine) goesOn(src netip.Addr, b *board, c *detect.Contact, t thing) *detect.Scan {
+func (e *Engine) goesOn(src netip.Addr, b *board, c *detect.Contact, t thing, campaign uint64) *detect.Scan {
 	f := e.found.of[findingKey{src, t.kind()}]
 	if f != nil {
 		f.add(t)
@@ -55,7 +55,10 @@ func (e *Engine) goesOn(src netip.Addr, b *board, c *detect.Contact, t thing) *d
 	f.first, f.last = min(f.first, c.Time), max(f.last, c.Time)
 	f.score, f.verified = max(f.score, b.score), max(f.verified, b.verified)
 	if b.tool != 0 {
-		f.tool, f.run = b.tool, b.run
+		f.tool = b.tool
+	}
+	if campaign != 0 {
+		f.campaign = campaign
 	}
 	if !f.told && f.shown() < f.enough {
 		return nil
@@ -76,11 +79,12 @@ func (e *Engine) goesOn(src netip.Addr, b *board, c *detect.Contact, t thing) *d
 // kind that has shown itself most when its source is found is told of at once.
 func (e *Engine) find(src netip.Addr, b *board, c *detect.Contact, t thing) *finding {
 	if len(e.found.list) >= e.found.limit {
+		e.full.Add(1)
 		return nil
 	}
 	f := &finding{
 		from: b.address(), kind: t.kind(), enough: enough(t.kind()), proto: c.Proto,
-		first: c.Time, last: c.Time, tool: b.tool, run: b.run,
+		first: c.Time, last: c.Time, tool: b.tool,
 	}
 	if f.kind == detect.KindProto {
 		f.proto = 0
@@ -136,7 +140,7 @@ func (f *finding) fill(s *detect.Scan, l detect.Labeler) {
 		Source: f.from, Kind: f.kind, Proto: f.proto, Verified: f.verified >= Threshold,
 		First: f.first, Last: f.last, Found: f.found,
 		Ports: f.ports.n, Targets: f.targets.count(), Probes: f.probes, Failed: f.failed, Score: float64(f.score),
-		Campaign: f.run,
+		Campaign: f.campaign,
 	}
 	s.Direction = direction(s.Ports, s.Targets)
 	if l != nil {
