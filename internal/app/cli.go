@@ -138,7 +138,7 @@ func newRoot(build Build, old, args []string, stdout, stderr io.Writer) *cobra.C
 	f.register(root.Flags())
 	root.PersistentFlags().StringVarP(&path, "configfile", "c", "", "configuration `file` (default "+DefaultConfig+")")
 	root.PersistentFlags().StringVar(&socket, "socket", view.DefaultSocket, "control socket `file`")
-	root.AddCommand(newCheck(&path, stdout), newHelper(&path))
+	root.AddCommand(newCheck(&path, stdout), newReplay(&path, stdout, stderr), newSelftest(&path, stdout, stderr), newHelper(&path))
 	root.AddCommand(cli.Commands(cli.Options{Socket: &socket})...)
 	completion(root)
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {

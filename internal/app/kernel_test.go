@@ -80,6 +80,7 @@ type program struct {
 	jobs   chan func() // for the thread in the namespace
 	told   chan any    // decode.Probe of an event, *capture.Frame, or an error
 	events uint64      // handed to the ring
+	closed bool        // what it tells is for no trap
 }
 
 func needsRoot(t testing.TB) {
@@ -165,7 +166,7 @@ func running(s *bpf.Sensor) (*ebpf.Program, error) {
 }
 
 func (p *program) event(e *capture.Event) {
-	if e.Kind != capture.EventProbe || e.Held || e.Peer || e.Malformed || e.Short || e.Times != 1 {
+	if e.Kind != capture.EventProbe || e.Closed != p.closed || e.Held || e.Peer || e.Malformed || e.Short || e.Times != 1 {
 		p.told <- fmt.Errorf("%+v", *e)
 		return
 	}

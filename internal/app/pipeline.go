@@ -19,15 +19,20 @@ type pipeline struct {
 	decoder  decode.Decoder
 	detector *detect.Detector
 	facts    *facts
-	host     *asHost
-	out      chan<- detect.Sighting
+	host     *asHost // answers about traps
+	// strangers answers about everything else, out of a budget of its own. It has a
+	// look-up before there are scans, from then on for good.
+	strangers *asHost
+	out       chan<- detect.Sighting
 
 	probe    decode.Probe
 	sighting detect.Sighting
+	scans    atomic.Pointer[scans] // nil: SCAN_DETECT="traps"
 
 	undecoded atomic.Uint64 // frames that were no packet we understand
 	lost      atomic.Uint64 // sightings for which the queue had no room
 	shown     atomic.Uint64 // sightings that stand for probes which the kernel only counted
+	unnoted   atomic.Uint64 // successes for which there was no room
 }
 
 // handle is the capture.Handler of the worker.
@@ -45,7 +50,9 @@ func (p *pipeline) handle(f *capture.Frame) {
 	}
 	p.host.told = false
 	if p.detector.Observe(&p.probe, &p.sighting) {
-		p.send()
+		p.hit()
+	} else if s := p.scans.Load(); s != nil {
+		p.stranger(s, false, false)
 	}
 }
 
@@ -60,7 +67,14 @@ func (p *pipeline) event(e *capture.Event) {
 		return
 	}
 	p.probe.FromEvent(e)
-	p.host.told = e.Kind != capture.EventQuestion
+	told := e.Kind != capture.EventQuestion
+	if e.Closed {
+		if s := p.scans.Load(); s != nil {
+			p.stranger(s, told, e.Peer)
+		}
+		return
+	}
+	p.host.told = told
 	if !p.detector.Observe(&p.probe, &p.sighting) {
 		return
 	}
@@ -68,7 +82,52 @@ func (p *pipeline) event(e *capture.Event) {
 	if e.Kind == capture.EventCounted {
 		p.shown.Add(1)
 	}
+	p.hit()
+}
+
+// hit hands on the sighting of a trap, which is a contact as well.
+func (p *pipeline) hit() {
+	if s := p.scans.Load(); s != nil {
+		detect.Hit(&p.probe, &p.sighting, &s.contact)
+		if scan := s.look(); scan != nil {
+			p.sighting.Scan = detect.FoundBy(scan)
+		}
+	}
 	p.send()
+}
+
+// stranger looks at a probe that is for no trap. told: the kernel has said that
+// nobody is there. peer: its source had a connection to a served port.
+func (p *pipeline) stranger(s *scans, told, peer bool) {
+	p.strangers.told = told
+	if !p.detector.Contact(&p.probe, &s.contact) {
+		return
+	}
+	scan := s.look()
+	if scan == nil {
+		return
+	}
+	b := &p.probe
+	p.sighting = detect.Sighting{
+		Time: b.Time, IfIndex: b.IfIndex, Src: b.Src, Dst: b.Dst, SrcPort: b.SrcPort, DstPort: b.DstPort, Proto: b.Proto,
+		Kind: s.contact.Kind, Flags: b.Flags, TTL: b.TTL, IPOptions: b.IPOptions, Fragmented: b.Marks&decode.Fragmented != 0,
+		Peer: peer, Scan: detect.FoundBy(scan),
+	}
+	p.send()
+}
+
+// succeeded notes k for the worker, if it has room and finds scans. Any goroutine
+// may call it.
+func (p *pipeline) succeeded(k success) {
+	s := p.scans.Load()
+	if s == nil {
+		return
+	}
+	select {
+	case s.successes <- k:
+	default:
+		p.unnoted.Add(1)
+	}
 }
 
 // send hands the sighting to the decider.

@@ -28,18 +28,20 @@ func newPath(tb testing.TB) (*pipeline, chan detect.Sighting, *capture.Frame) {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { w.Close() })
-	lookup, err := host.NewLookup()
-	if err != nil {
-		tb.Fatal(err)
+	var lookups [2]*host.Lookup
+	for i := range lookups {
+		if lookups[i], err = host.NewLookup(); err != nil {
+			tb.Fatal(err)
+		}
+		tb.Cleanup(func() { lookups[i].Close() })
 	}
-	tb.Cleanup(func() { lookup.Close() })
 	f := &facts{watcher: w}
 	queue := make(chan detect.Sighting, 1)
 	ports := config.PortSet{{First: 1, Last: 1}}.Bitmap()
-	h := &asHost{facts: f, lookup: lookup}
+	h, strangers := &asHost{facts: f, lookup: lookups[0]}, &asHost{facts: f, lookup: lookups[1]}
 	p := &pipeline{
-		facts: f, host: h, out: queue,
-		detector: detect.New(detect.Options{Rules: detect.Rules{TCP: ports, UDP: ports}, Host: home{h}}),
+		facts: f, host: h, strangers: strangers, out: queue,
+		detector: detect.New(detect.Options{Rules: detect.Rules{TCP: ports, UDP: ports}, Host: home{h}, Strangers: home{strangers}}),
 	}
 	packet := pktgen.Packet{
 		Src: netip.MustParseAddr("203.0.113.9"), Dst: here,

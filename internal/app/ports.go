@@ -34,6 +34,35 @@ func portsOf(c *config.Config) (w watchedPorts) {
 func looksAtPackets(m config.Modes) bool { return m.TCP > config.Connect || m.UDP > config.Connect }
 func accepts(m config.Modes) bool        { return m.TCP == config.Connect || m.UDP == config.Connect }
 
+// needsPackets reports whether c has packets looked at, for traps or for scans.
+func needsPackets(c *config.Config) bool { return looksAtPackets(c.Modes) || findsScans(c) }
+
+// findsScans reports whether c wants scans found that touch no trap.
+func findsScans(c *config.Config) bool { return c.ScanDetect == config.DetectFull }
+
+// datagramPorts are the UDP ports whose datagrams are worth a look: traps, and all
+// that nobody has and this host sends nothing from. served are those that somebody
+// has, first and last those that it sends from.
+func datagramPorts(traps config.PortSet, served []uint16, first, last uint16) (set config.PortSet) {
+	var taken config.Bitmap
+	for _, p := range served {
+		taken[p>>6] |= 1 << (p & 63)
+	}
+	listed := traps.Bitmap()
+	for i := 1; i < 1<<16; i++ {
+		p := uint16(i)
+		if !listed.Has(p) && (taken.Has(p) || p >= first && p <= last) {
+			continue
+		}
+		if n := len(set); n > 0 && set[n-1].Last == p-1 {
+			set[n-1].Last = p
+		} else {
+			set = append(set, config.PortRange{First: p, Last: p})
+		}
+	}
+	return set
+}
+
 // rules are those of the detectors: of packets, and of trap sockets.
 func (d *daemon) rules(c *config.Config) (packets, sockets detect.Rules) {
 	w := portsOf(c)

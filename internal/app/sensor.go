@@ -160,7 +160,7 @@ func (d *daemon) runSensor(s *sensor) {
 			return w.Run(ctx, s.pipelines[i].event, s.pipelines[i].handle)
 		})
 	}
-	d.capturing.start("connections", func(ctx context.Context) error { return s.peers.Run(ctx, d.peers.See) })
+	d.capturing.start("connections", func(ctx context.Context) error { return s.peers.Run(ctx, d.connected) })
 	if s.nat != nil {
 		d.capturing.start("destination NAT", s.nat.Run)
 	}

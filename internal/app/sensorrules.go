@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"time"
 
 	"portsentry/internal/bpf"
 	"portsentry/internal/config"
@@ -15,7 +16,7 @@ import (
 // senses reports whether c wants packets read by the XDP program, and drops
 // whether it wants the banned dropped by it.
 func senses(c *config.Config) bool {
-	return c.Capture != config.CaptureAFPacket && looksAtPackets(c.Modes)
+	return c.Capture != config.CaptureAFPacket && needsPackets(c)
 }
 
 func drops(c *config.Config) bool {
@@ -40,6 +41,9 @@ func (d *daemon) setSensor(c *config.Config) error {
 	rules, _ := d.rules(c)
 	for _, p := range s.pipelines {
 		p.detector.SetRules(rules)
+		if err := d.setScanner(p, c); err != nil {
+			return err
+		}
 	}
 	facts := d.facts.watcher.Snapshot()
 	elsewhere, why := true, ""
@@ -52,7 +56,7 @@ func (d *daemon) setSensor(c *config.Config) error {
 		d.problems.set("nat", "")
 	}
 	r := bpf.Rules{
-		Sense: d.sensing(c) || d.reads.Load(), LimitedOnly: c.BlockEvidence == config.EvidenceVerified, TrapServed: d.o.TrapServed,
+		Sense: d.sensing(c) || d.reads.Load(), Scans: findsScans(c), LimitedOnly: c.BlockEvidence == config.EvidenceVerified, TrapServed: d.o.TrapServed,
 		Elsewhere: elsewhere, VLANs: hasVLANs(facts), Nftables: d.tableBans(c), OwnTraps: accepts(c.Modes),
 		Verify: c.VerifySource && d.sensing(c), Provisional: min(provisional, c.BanTimeUnverified),
 		EphemeralFirst: facts.EphemeralFirst, EphemeralLast: facts.EphemeralLast,
@@ -66,6 +70,15 @@ func (d *daemon) setSensor(c *config.Config) error {
 		err = s.SetRules(r)
 	}
 	return err
+}
+
+// connected takes in who has completed a handshake with a port that is served: a
+// peer, and one attempt of his that did not fail.
+func (d *daemon) connected(who netip.Addr, local netip.AddrPort) {
+	d.peers.See(who)
+	if s := d.sensor.Load(); s != nil {
+		s.pipelines[s.WorkerOf(who)].succeeded(success{time.Now().UnixNano(), who, local})
+	}
 }
 
 // hasVLANs reports whether tagged frames are for a device of their own, to which

@@ -2,13 +2,21 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/netip"
 	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"portsentry/internal/capture/afpacket"
 	"portsentry/internal/capture/listen"
 	"portsentry/internal/config"
 	"portsentry/internal/detect"
+	"portsentry/internal/detect/full"
 	"portsentry/internal/host"
 )
 
@@ -17,6 +25,12 @@ import (
 type packetPath struct {
 	ring      *afpacket.Ring
 	pipelines []*pipeline
+
+	wanted   sync.Mutex    // guards what follows, and what the ring is to capture
+	services *host.Sockets // asked which datagrams are for somebody
+	ports    watchedPorts
+	scans    bool
+	udp      config.PortSet // that it captures
 }
 
 // socketPath is where trap sockets accept, in connect mode.
@@ -32,15 +46,17 @@ func workers() int { return max(1, min(4, runtime.NumCPU()/2)) }
 // setPackets points the ring and its detectors at the trap ports of c, and opens
 // the ring when a mode of c is the first to need one.
 func (d *daemon) setPackets(c *config.Config) error {
-	ports := portsOf(c).packets
 	rules, _ := d.rules(c)
 	if p := d.packets.Load(); p != nil {
 		for _, one := range p.pipelines {
 			one.detector.SetRules(rules)
+			if err := d.setScanner(one, c); err != nil {
+				return err
+			}
 		}
-		return p.ring.SetPorts(ports.tcp, ports.udp)
+		return d.capture(p, c)
 	}
-	if !looksAtPackets(c.Modes) || d.sensing(c) {
+	if !needsPackets(c) || d.sensing(c) {
 		return nil // or until an interface wants it
 	}
 	return d.openRing(c)
@@ -48,24 +64,122 @@ func (d *daemon) setPackets(c *config.Config) error {
 
 // openRing opens the packet ring.
 func (d *daemon) openRing(c *config.Config) error {
-	ports := portsOf(c).packets
-	ring, err := afpacket.Open(afpacket.Config{TCP: ports.tcp, UDP: ports.udp, Workers: workers(), RingBytes: 8 << 20})
+	services, err := host.NewSockets()
 	if err != nil {
-		return fmt.Errorf("capture: %w", err)
+		return fmt.Errorf("who listens: %w", err)
 	}
-	p := &packetPath{ring: ring}
+	ring, err := afpacket.Open(afpacket.Config{Workers: workers(), RingBytes: 8 << 20})
+	if err != nil {
+		return errors.Join(fmt.Errorf("capture: %w", err), services.Close())
+	}
+	p := &packetPath{ring: ring, services: services}
+	if err := d.capture(p, c); err != nil {
+		return errors.Join(err, ring.Close(), services.Close())
+	}
 	for range ring.Workers() {
 		one, err := d.newPipeline(c)
 		if err != nil {
-			ring.Close()
-			return err
+			return errors.Join(err, ring.Close(), services.Close())
 		}
 		p.pipelines = append(p.pipelines, one)
 	}
+	d.onStop(services.Close)
 	d.onStop(ring.Close)
 	d.packets.Store(p)
 	if d.capturing != nil {
 		d.runPackets(p)
+	}
+	return nil
+}
+
+// capture points the ring at what c is about.
+func (d *daemon) capture(p *packetPath, c *config.Config) error {
+	p.wanted.Lock()
+	defer p.wanted.Unlock()
+	p.ports, p.scans = portsOf(c), findsScans(c)
+	udp, err := d.datagrams(p)
+	if err == nil {
+		err = errors.Join(p.ring.SetPorts(p.ports.packets.tcp, udp), p.ring.SetScans(p.scans))
+	}
+	if err != nil {
+		return fmt.Errorf("capture: %w", err)
+	}
+	p.udp = udp
+	return nil
+}
+
+// datagrams are the UDP ports that p is to capture.
+func (d *daemon) datagrams(p *packetPath) (config.PortSet, error) {
+	if !p.scans {
+		return p.ports.packets.udp, nil
+	}
+	all, err := p.services.Listeners()
+	if err != nil {
+		return nil, fmt.Errorf("who listens: %w", err)
+	}
+	var served []uint16
+	for _, l := range all {
+		if l.Proto == unix.IPPROTO_UDP {
+			served = append(served, l.Port)
+		}
+	}
+	s := d.facts.watcher.Snapshot()
+	return datagramPorts(p.ports.packets.udp, served, s.EphemeralFirst, s.EphemeralLast), nil
+}
+
+// followPause is for how long after its start each datagram to a service may be
+// looked at.
+const followPause = 10 * time.Second
+
+// followServices keeps the datagrams of services away from p, whose filter cannot
+// tell the first one of a flow. What gets through is asked about all the same.
+func (d *daemon) followServices(ctx context.Context, p *packetPath) error {
+	tick := time.NewTicker(followPause)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			said := ""
+			if err := d.followOnce(p); err != nil {
+				said = fmt.Sprintf("SCAN_DETECT: every datagram to a service that has just started is looked at: %v", err)
+			}
+			d.problems.set("datagrams", said)
+		}
+	}
+}
+
+func (d *daemon) followOnce(p *packetPath) error {
+	p.wanted.Lock()
+	defer p.wanted.Unlock()
+	udp, err := d.datagrams(p)
+	if err != nil || slices.Equal(udp, p.udp) {
+		return err
+	}
+	if err := p.ring.SetPorts(p.ports.packets.tcp, udp); err != nil {
+		return err
+	}
+	p.udp = udp
+	return nil
+}
+
+// setScanner has p find scans, or not, as c says. With an end to it, what was found
+// out about sources is forgotten.
+func (d *daemon) setScanner(p *pipeline, c *config.Config) error {
+	switch {
+	case !findsScans(c):
+		p.scans.Store(nil)
+	case p.scans.Load() == nil:
+		if p.strangers.lookup == nil {
+			lookup, err := host.NewLookup()
+			if err != nil {
+				return fmt.Errorf("who listens: %w", err)
+			}
+			p.strangers.lookup = lookup
+		}
+		own := func(a netip.Addr) bool { return d.facts.watcher.Snapshot().IsOwn(a) }
+		p.scans.Store(newScans(full.New(full.Options{Sources: full.DefaultSources / workers(), Local: own})))
 	}
 	return nil
 }
@@ -78,10 +192,12 @@ func (d *daemon) newPipeline(c *config.Config) (*pipeline, error) {
 	}
 	d.problems.set("lookup", lookup.Fallback())
 	rules, _ := d.rules(c)
-	h := &asHost{facts: d.facts, lookup: lookup}
-	return &pipeline{
-		facts: d.facts, host: h, out: d.queue, detector: detect.New(detect.Options{Rules: rules, Host: h}),
-	}, nil
+	h, strangers := &asHost{facts: d.facts, lookup: lookup}, &asHost{facts: d.facts}
+	p := &pipeline{
+		facts: d.facts, host: h, strangers: strangers, out: d.queue,
+		detector: detect.New(detect.Options{Rules: rules, Host: h, Strangers: strangers}),
+	}
+	return p, d.setScanner(p, c)
 }
 
 func (d *daemon) runPackets(p *packetPath) {
@@ -90,6 +206,7 @@ func (d *daemon) runPackets(p *packetPath) {
 			return w.Run(ctx, p.pipelines[i].handle)
 		})
 	}
+	d.capturing.start("datagram services", func(ctx context.Context) error { return d.followServices(ctx, p) })
 }
 
 // setSockets points the trap sockets and their detector at the trap ports of c,

@@ -27,6 +27,13 @@ struct {
 	__type(value, __u64);
 } peers SEC(".maps");
 
+// What user space is told of a new peer: who, and what he connected to, in host
+// byte order.
+struct opening {
+	struct peer peer, local;
+	__u32 port;
+};
+
 // opened tells user space of each new peer.
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -53,6 +60,7 @@ static inline __attribute__((always_inline)) int loopback(const struct peer *p)
 SEC("sockops")
 int established(struct bpf_sock_ops_full *ctx)
 {
+	struct opening opening = {};
 	struct peer peer = {};
 	struct bpf_sock *sk;
 	__u64 now;
@@ -74,19 +82,29 @@ int established(struct bpf_sock_ops_full *ctx)
 		peer.word[1] = ctx->ops.remote_ip6[1];
 		peer.word[2] = ctx->ops.remote_ip6[2];
 		peer.word[3] = ctx->ops.remote_ip6[3];
+		opening.local.word[0] = ctx->ops.local_ip6[0];
+		opening.local.word[1] = ctx->ops.local_ip6[1];
+		opening.local.word[2] = ctx->ops.local_ip6[2];
+		opening.local.word[3] = ctx->ops.local_ip6[3];
 	} else {
 		peer.byte[10] = peer.byte[11] = 0xff;
 		peer.word[3] = ctx->ops.remote_ip4;
+		opening.local.byte[10] = opening.local.byte[11] = 0xff;
+		opening.local.word[3] = ctx->ops.local_ip4;
 	}
+	opening.port = ctx->ops.local_port;
 	if (loopback(&peer) || bpf_map_lookup_elem(&peers, &peer))
 		return 1;
 	now = bpf_ktime_get_boot_ns();
 	err = bpf_map_update_elem(&peers, &peer, &now, BPF_NOEXIST);
 	if (err == -EEXIST) // another CPU was faster
 		return 1;
-	if (err)
+	if (err) {
 		__sync_fetch_and_add(&peers_full, 1);
-	else if (bpf_ringbuf_output(&opened, &peer, sizeof(peer), 0))
+		return 1;
+	}
+	opening.peer = peer;
+	if (bpf_ringbuf_output(&opened, &opening, sizeof(opening), 0))
 		__sync_fetch_and_add(&peers_untold, 1);
 	return 1;
 }

@@ -2,6 +2,7 @@ package bpf
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -135,9 +136,9 @@ func (p *Peers) Remove(addrs []netip.Addr) error {
 	return nil
 }
 
-// Run hands out each address that the kernel has entered, in order, until ctx
-// ends. Addresses from Add are not among them.
-func (p *Peers) Run(ctx context.Context, entered func(netip.Addr)) error {
+// Run hands out each address that the kernel has entered, in order, with the end of
+// ours that it connected to, until ctx ends. Addresses from Add are not among them.
+func (p *Peers) Run(ctx context.Context, entered func(who netip.Addr, local netip.AddrPort)) error {
 	if p.opened == nil {
 		<-ctx.Done()
 		return nil
@@ -157,12 +158,13 @@ func (p *Peers) Run(ctx context.Context, entered func(netip.Addr)) error {
 // only when the ring is closed, and then next fails as well.
 func (p *Peers) interrupt() { _ = p.opened.Flush() }
 
-func (p *Peers) next(entered func(netip.Addr)) error {
+func (p *Peers) next(entered func(netip.Addr, netip.AddrPort)) error {
 	if err := p.opened.ReadInto(&p.scratch); err != nil {
 		return err
 	}
-	if b := p.scratch.RawSample; len(b) >= 16 {
-		entered(netip.AddrFrom16([16]byte(b)).Unmap())
+	if b := p.scratch.RawSample; len(b) >= 36 { // struct opening
+		local, port := netip.AddrFrom16([16]byte(b[16:])).Unmap(), uint16(binary.NativeEndian.Uint32(b[32:]))
+		entered(netip.AddrFrom16([16]byte(b)).Unmap(), netip.AddrPortFrom(local, port))
 	}
 	return nil
 }

@@ -318,7 +318,7 @@ func TestPeersUntold(t *testing.T) {
 	join(t, far)
 	l := listening(t, "tcp", ":22", 0)
 	p := openedPeers(t, func(spec *ebpf.CollectionSpec) { spec.Maps[peersMapOpened].MaxEntries = uint32(os.Getpagesize()) })
-	room := os.Getpagesize() / 24 // a header of 8 bytes each
+	room := os.Getpagesize() / 48 // a header of 8 bytes each, and multiples of 8
 	var want []string
 	for i := range room + 3 {
 		want = append(want, fmt.Sprintf("10.8.%d.%d", i/250, i%250+1))
@@ -328,7 +328,7 @@ func TestPeersUntold(t *testing.T) {
 	told := 0
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := p.Run(ctx, func(netip.Addr) { told++ }); err != nil {
+	if err := p.Run(ctx, func(netip.Addr, netip.AddrPort) { told++ }); err != nil {
 		t.Error(err)
 	}
 	if s := p.Stats(); s.Untold == 0 || told+int(s.Untold) != len(want) || s.Full != 0 {
@@ -343,18 +343,25 @@ func TestPeersRun(t *testing.T) {
 	l := listening(t, "tcp", ":22", 0)
 	p := openedPeers(t, asIs)
 	for range 2 { // it can be run again
-		told := make(chan netip.Addr, 16)
+		told, locals := make(chan netip.Addr, 16), make(chan netip.AddrPort, 16)
 		done := make(chan error)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		p.interrupt() // as if by the end of an earlier run
-		go func() { done <- p.Run(ctx, func(a netip.Addr) { told <- a }) }()
+		go func() { done <- p.Run(ctx, func(a netip.Addr, local netip.AddrPort) { told <- a; locals <- local }) }()
 		expect := func(want string) {
 			t.Helper()
 			select {
 			case a := <-told:
 				if a.String() != want {
 					t.Errorf("told of %v, want %s", a, want)
+				}
+				home := netip.MustParseAddrPort("10.7.0.1:22")
+				if a.Is6() {
+					home = netip.MustParseAddrPort("[fd07::1]:22")
+				}
+				if local := <-locals; local != home {
+					t.Errorf("%v connected to %v, want %v", a, local, home)
 				}
 			case <-time.After(5 * time.Second):
 				t.Fatalf("not told of %s within 5 s", want)
@@ -385,7 +392,7 @@ func TestPeersRun(t *testing.T) {
 		connect(t, far, fmt.Sprintf("10.8.1.%d", i+1), l, "10.7.0.1")
 	}
 	told := 0
-	each := func(netip.Addr) { told++ }
+	each := func(netip.Addr, netip.AddrPort) { told++ }
 	if n := testing.AllocsPerRun(rounds, func() {
 		if err := p.next(each); err != nil {
 			t.Error(err)

@@ -210,6 +210,16 @@ func (s *Sensor) configure() error {
 // Rings are the ring buffers, one a worker; each has one reader.
 func (s *Sensor) Rings() []*ebpf.Map { return s.rings }
 
+// WorkerOf says whose ring has what a sends, and whoever else is of its /64.
+func (s *Sensor) WorkerOf(a netip.Addr) int {
+	b := a.As16()
+	words := [2]uint64{binary.NativeEndian.Uint64(b[:8])}
+	if a.Is4() {
+		words[1] = binary.NativeEndian.Uint64(b[8:])
+	}
+	return int(uint32(siphash(s.config.Hash, words)) >> 16 % uint32(len(s.rings)))
+}
+
 // Sleepers is the array, to be mapped, in which a worker says that it sleeps: a
 // 32-bit word every SleeperStride bytes. The program clears it and wakes the
 // worker.

@@ -31,6 +31,9 @@ type Tally struct {
 	BadAcks        uint64 // ACKs that brought no number of ours back
 	Living         uint64 // addresses that answered a challenge with a RST
 	Resets         uint64 // RSTs sent
+	Closed         uint64 // what began something where nobody is, and was for no trap (Rules.Scans)
+	ClosedCounted  uint64 // of it: above its share of the ring: counted by source
+	ClosedLost     uint64 // of that: counted by no source, for there were too many
 	Pauses         uint64 // times that the challenge was given up for a while: see VerifyPaused
 }
 
@@ -45,6 +48,7 @@ func (s *Sensor) Tally() (Tally, error) {
 		xdpCounterC_COUNTED: &c.Counted, xdpCounterC_UNCOUNTED: &c.Uncounted, xdpCounterC_RAW_LOST: &c.Untold,
 		xdpCounterC_CHALLENGED: &c.Challenged, xdpCounterC_UNCHALLENGED: &c.Unchallenged, xdpCounterC_VERIFIED: &c.Verified,
 		xdpCounterC_BAD_ACKS: &c.BadAcks, xdpCounterC_LIVING: &c.Living, xdpCounterC_RESETS: &c.Resets,
+		xdpCounterC_CLOSED: &c.Closed, xdpCounterC_CLOSED_COUNTED: &c.ClosedCounted, xdpCounterC_CLOSED_UNCOUNTED: &c.ClosedLost,
 		xdpCounterC_PAUSES: &c.Pauses,
 	} {
 		var err error
@@ -55,8 +59,15 @@ func (s *Sensor) Tally() (Tally, error) {
 	return c, nil
 }
 
-// Counted reads that one of the counters of Tally.
-func (s *Sensor) Counted() (uint64, error) { return s.counter(xdpCounterC_COUNTED) }
+// Counted reads the sum of Counted and ClosedCounted of Tally.
+func (s *Sensor) Counted() (uint64, error) {
+	traps, err := s.counter(xdpCounterC_COUNTED)
+	if err != nil {
+		return 0, err
+	}
+	closed, err := s.counter(xdpCounterC_CLOSED_COUNTED)
+	return traps + closed, err
+}
 
 func (s *Sensor) counter(which xdpCounter) (sum uint64, err error) {
 	var each []uint64 // by CPU
@@ -83,6 +94,9 @@ const (
 	WhatCounted             // Times of them found no room in the ring
 )
 
+// WhatNoTrap, with WhatProbe, WhatQuestion or WhatCounted: of what is no trap.
+const WhatNoTrap = 128
+
 // Bits of Event.Ip, and from which bit on the worker stands.
 const (
 	IPv6 = 1 << iota
@@ -95,14 +109,14 @@ const (
 // RawBytes is how many bytes of a frame follow an event of WhatRaw at most.
 const RawBytes = 2048
 
-// Missed empties the table of probes that found no room in a ring: fn gets one
-// event a source, with Times. It takes some milliseconds, and must not be called
+// Missed empties the tables of probes that found no room in a ring: fn gets one
+// event a source, with Times, and one more of what was for no trap. It takes some milliseconds, and must not be called
 // twice at a time.
 func (s *Sensor) Missed(fn func(e *Event)) error {
 	s.mu.Lock()
-	from := s.objects.MissedEven
+	from := []*ebpf.Map{s.objects.MissedEven, s.objects.ClosedEven}
 	if s.config.Epoch != 0 {
-		from = s.objects.MissedOdd
+		from = []*ebpf.Map{s.objects.MissedOdd, s.objects.ClosedOdd}
 	}
 	s.config.Epoch ^= 1
 	err := s.configure()
@@ -115,13 +129,23 @@ func (s *Sensor) Missed(fn func(e *Event)) error {
 	if err := s.objects.Rings.Put(uint32(0), s.rings[0]); err != nil {
 		return fmt.Errorf("probes that were only counted: %w", err)
 	}
+	for _, table := range from {
+		if err := drain(table, fn); err != nil {
+			return fmt.Errorf("probes that were only counted: %w", err)
+		}
+	}
+	return nil
+}
+
+// drain empties a table to which nobody writes.
+func drain(table *ebpf.Map, fn func(e *Event)) error {
 	var (
 		cursor ebpf.MapBatchCursor
 		keys   [256]xdpAddr
 		values [256]Event
 	)
 	for {
-		n, err := from.BatchLookupAndDelete(&cursor, keys[:], values[:], nil)
+		n, err := table.BatchLookupAndDelete(&cursor, keys[:], values[:], nil)
 		for i := range n {
 			fn(&values[i])
 		}
@@ -129,7 +153,7 @@ func (s *Sensor) Missed(fn func(e *Event)) error {
 		case errors.Is(err, ebpf.ErrKeyNotExist):
 			return nil
 		case err != nil:
-			return fmt.Errorf("probes that were only counted: %w", err)
+			return err
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 // and neither bans nor tells.
 type Rules struct {
 	Sense       bool          // tell of probes that pass
+	Scans       bool          // with Sense: tell of what begins something where nobody is, trap or not
 	TCP, UDP    Protos        // a hit bans: the protocols that are dropped; 0: it does not
 	LimitedOnly bool          // BLOCK_EVIDENCE="verified"
 	TrapServed  bool          // a trap is a trap even where somebody is
@@ -36,6 +37,7 @@ const (
 	flagSense
 	flagVerify
 	flagVLANs
+	flagScans
 )
 
 // SetRules replaces what the program goes by, from the next packet on.
@@ -48,6 +50,7 @@ func (s *Sensor) SetRules(r Rules) error {
 	for flag, on := range map[uint32]bool{
 		flagLimitedOnly: r.LimitedOnly, flagTrapServed: r.TrapServed, flagElsewhere: r.Elsewhere, flagNftables: r.Nftables,
 		flagOwnTraps: r.OwnTraps, flagSense: r.Sense, flagVerify: r.Verify, flagVLANs: r.VLANs,
+		flagScans: r.Sense && r.Scans,
 	} {
 		if on {
 			c.Flags |= flag

@@ -3,11 +3,12 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The packet's way below the stack: who is banned is dropped, who probes a trap
 // where nobody is is told of and, where the configuration says so, banned with
-// this very packet. Everything else passes, and what most packets need for that
-// is one look-up, or none.
+// this very packet. Everything else passes, told of where it begins something at a
+// port that nobody has, and what most packets need for that is one look-up, or none.
 #include "xdp_events.h"
 #include "xdp_served.h"
 #include "xdp_challenge.h"
+#include "xdp_closed.h"
 
 inline_ int is_trap(const struct packet *p)
 {
@@ -201,7 +202,7 @@ inline_ int worth_a_look(const struct packet *p)
 	if (p->ip & IS_V6)
 		return 1;
 	if (!p->later)
-		return is_trap(p);
+		return is_trap(p) || (config.flags & SCANS && p->proto == IPPROTO_TCP);
 	return p->later <= 7 && p->proto == IPPROTO_TCP; // its header may go on there
 }
 
@@ -225,14 +226,16 @@ int sense(struct xdp_md *ctx)
 	}
 	if (p.ip & IS_V6 && (is_mapped(&p.src) || is_mapped(&p.dst))) {
 		// Linux takes a packet from there, which to our maps would be from a.b.c.d.
-		if (!is_mapped(&p.dst) && (parsed == WHOLE ? config.flags & SENSE && is_trap(&p) : parsed == PARTLY && worth_a_look(&p)) && is_own(&p))
+		if (parsed == WHOLE)
+			trap = (config.flags & SENSE && is_trap(&p)) || (config.flags & SCANS && begins(&p));
+		else
+			trap = parsed == PARTLY && worth_a_look(&p);
+		if (!is_mapped(&p.dst) && trap && is_own(&p))
 			tell_raw(ctx, &p);
 		return XDP_PASS;
 	}
 	find_standing(&p, now, &s);
 	trap = parsed == WHOLE ? is_trap(&p) : parsed == PARTLY && worth_a_look(&p);
-	if (!trap && s.strength == PARDON)
-		return XDP_PASS;
 	if (s.strength != PARDON && !is_discovery(&p) && !is_spared(&p)) {
 		if (s.strength == FULL) {
 			dropped(&s, C_DROPPED_FULL);
@@ -250,8 +253,11 @@ int sense(struct xdp_md *ctx)
 			return trap ? challenge(ctx, &p, &s, now, XDP_DROP) : XDP_DROP;
 		}
 	}
-	if (!trap)
+	if (!trap) {
+		if (config.flags & SCANS && parsed == WHOLE && begins(&p))
+			closed(ctx, &p, now);
 		return XDP_PASS;
+	}
 	if (parsed == PARTLY) {
 		if (is_own(&p))
 			tell_raw(ctx, &p);

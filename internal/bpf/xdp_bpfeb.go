@@ -73,29 +73,32 @@ type xdpBudget struct {
 type xdpCounter uint32
 
 const (
-	xdpCounterC_SIGHTED         xdpCounter = 0
-	xdpCounterC_SERVED          xdpCounter = 1
-	xdpCounterC_REPLIES         xdpCounter = 2
-	xdpCounterC_NOISE           xdpCounter = 3
-	xdpCounterC_BAD             xdpCounter = 4
-	xdpCounterC_NOT_OURS        xdpCounter = 5
-	xdpCounterC_DROPPED_FULL    xdpCounter = 6
-	xdpCounterC_DROPPED_SOFT    xdpCounter = 7
-	xdpCounterC_DROPPED_LIMITED xdpCounter = 8
-	xdpCounterC_HITS            xdpCounter = 9
-	xdpCounterC_HITS_FULL       xdpCounter = 10
-	xdpCounterC_EVENTS          xdpCounter = 11
-	xdpCounterC_COUNTED         xdpCounter = 12
-	xdpCounterC_UNCOUNTED       xdpCounter = 13
-	xdpCounterC_RAW_LOST        xdpCounter = 14
-	xdpCounterC_CHALLENGED      xdpCounter = 15
-	xdpCounterC_UNCHALLENGED    xdpCounter = 16
-	xdpCounterC_VERIFIED        xdpCounter = 17
-	xdpCounterC_BAD_ACKS        xdpCounter = 18
-	xdpCounterC_LIVING          xdpCounter = 19
-	xdpCounterC_RESETS          xdpCounter = 20
-	xdpCounterC_PAUSES          xdpCounter = 21
-	xdpCounterCOUNTERS          xdpCounter = 22
+	xdpCounterC_SIGHTED          xdpCounter = 0
+	xdpCounterC_SERVED           xdpCounter = 1
+	xdpCounterC_REPLIES          xdpCounter = 2
+	xdpCounterC_NOISE            xdpCounter = 3
+	xdpCounterC_BAD              xdpCounter = 4
+	xdpCounterC_NOT_OURS         xdpCounter = 5
+	xdpCounterC_DROPPED_FULL     xdpCounter = 6
+	xdpCounterC_DROPPED_SOFT     xdpCounter = 7
+	xdpCounterC_DROPPED_LIMITED  xdpCounter = 8
+	xdpCounterC_HITS             xdpCounter = 9
+	xdpCounterC_HITS_FULL        xdpCounter = 10
+	xdpCounterC_EVENTS           xdpCounter = 11
+	xdpCounterC_COUNTED          xdpCounter = 12
+	xdpCounterC_UNCOUNTED        xdpCounter = 13
+	xdpCounterC_RAW_LOST         xdpCounter = 14
+	xdpCounterC_CHALLENGED       xdpCounter = 15
+	xdpCounterC_UNCHALLENGED     xdpCounter = 16
+	xdpCounterC_VERIFIED         xdpCounter = 17
+	xdpCounterC_BAD_ACKS         xdpCounter = 18
+	xdpCounterC_LIVING           xdpCounter = 19
+	xdpCounterC_RESETS           xdpCounter = 20
+	xdpCounterC_PAUSES           xdpCounter = 21
+	xdpCounterC_CLOSED           xdpCounter = 22
+	xdpCounterC_CLOSED_COUNTED   xdpCounter = 23
+	xdpCounterC_CLOSED_UNCOUNTED xdpCounter = 24
+	xdpCounterCOUNTERS           xdpCounter = 25
 )
 
 type xdpEvent struct {
@@ -170,8 +173,11 @@ type xdpSpareKey struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	xdpMapAsked       = "asked"
 	xdpMapBans        = "bans"
 	xdpMapBudgets     = "budgets"
+	xdpMapClosedEven  = "closed_even"
+	xdpMapClosedOdd   = "closed_odd"
 	xdpMapCounters    = "counters"
 	xdpMapHits        = "hits"
 	xdpMapMissedEven  = "missed_even"
@@ -180,6 +186,7 @@ const (
 	xdpMapPeers       = "peers"
 	xdpMapRings       = "rings"
 	xdpMapSeeds       = "seeds"
+	xdpMapSettled     = "settled"
 	xdpMapSleepers    = "sleepers"
 	xdpMapSpare       = "spare"
 	xdpMapTraps       = "traps"
@@ -238,8 +245,11 @@ type xdpProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type xdpMapSpecs struct {
+	Asked      *ebpf.MapSpec `ebpf:"asked"`
 	Bans       *ebpf.MapSpec `ebpf:"bans"`
 	Budgets    *ebpf.MapSpec `ebpf:"budgets"`
+	ClosedEven *ebpf.MapSpec `ebpf:"closed_even"`
+	ClosedOdd  *ebpf.MapSpec `ebpf:"closed_odd"`
 	Counters   *ebpf.MapSpec `ebpf:"counters"`
 	Hits       *ebpf.MapSpec `ebpf:"hits"`
 	MissedEven *ebpf.MapSpec `ebpf:"missed_even"`
@@ -248,6 +258,7 @@ type xdpMapSpecs struct {
 	Peers      *ebpf.MapSpec `ebpf:"peers"`
 	Rings      *ebpf.MapSpec `ebpf:"rings"`
 	Seeds      *ebpf.MapSpec `ebpf:"seeds"`
+	Settled    *ebpf.MapSpec `ebpf:"settled"`
 	Sleepers   *ebpf.MapSpec `ebpf:"sleepers"`
 	Spare      *ebpf.MapSpec `ebpf:"spare"`
 	Traps      *ebpf.MapSpec `ebpf:"traps"`
@@ -282,8 +293,11 @@ func (o *xdpObjects) Close() error {
 //
 // It can be passed to loadXdpObjects or ebpf.CollectionSpec.LoadAndAssign.
 type xdpMaps struct {
+	Asked      *ebpf.Map `ebpf:"asked"`
 	Bans       *ebpf.Map `ebpf:"bans"`
 	Budgets    *ebpf.Map `ebpf:"budgets"`
+	ClosedEven *ebpf.Map `ebpf:"closed_even"`
+	ClosedOdd  *ebpf.Map `ebpf:"closed_odd"`
 	Counters   *ebpf.Map `ebpf:"counters"`
 	Hits       *ebpf.Map `ebpf:"hits"`
 	MissedEven *ebpf.Map `ebpf:"missed_even"`
@@ -292,6 +306,7 @@ type xdpMaps struct {
 	Peers      *ebpf.Map `ebpf:"peers"`
 	Rings      *ebpf.Map `ebpf:"rings"`
 	Seeds      *ebpf.Map `ebpf:"seeds"`
+	Settled    *ebpf.Map `ebpf:"settled"`
 	Sleepers   *ebpf.Map `ebpf:"sleepers"`
 	Spare      *ebpf.Map `ebpf:"spare"`
 	Traps      *ebpf.Map `ebpf:"traps"`
@@ -299,8 +314,11 @@ type xdpMaps struct {
 
 func (m *xdpMaps) Close() error {
 	return _XdpClose(
+		m.Asked,
 		m.Bans,
 		m.Budgets,
+		m.ClosedEven,
+		m.ClosedOdd,
 		m.Counters,
 		m.Hits,
 		m.MissedEven,
@@ -309,6 +327,7 @@ func (m *xdpMaps) Close() error {
 		m.Peers,
 		m.Rings,
 		m.Seeds,
+		m.Settled,
 		m.Sleepers,
 		m.Spare,
 		m.Traps,

@@ -45,8 +45,8 @@ once_ __s64 sum_part(struct xdp_md *ctx, __u32 at, __u32 left, __u32 sum)
 	return (__u32)bpf_csum_diff(NULL, 0, (void *)part, sizeof(part), sum);
 }
 
-// bad_segment reports whether the checksum of a TCP segment or a UDP datagram is
-// wrong. A neighbour on this machine leaves it to a card that there is none of:
+// bad_segment reports whether the checksum of a TCP segment, a UDP datagram or an
+// ICMP message is wrong. A neighbour on this machine leaves it to a card that there is none of:
 // then the sum of the pseudo-header stands there, and is right. Behind extension
 // headers the destination may be another one: nothing is known.
 once_ int bad_segment(struct xdp_md *ctx, const struct packet *p)
@@ -54,23 +54,35 @@ once_ int bad_segment(struct xdp_md *ctx, const struct packet *p)
 	__u32 at, left, udp;
 	__u8 head[20] = {};
 	__u16 field;
-	__s64 sum;
+	__s64 sum = 0;
 
 	if (!p || p->marks & (EXT_HEADERS | SHORT_PAYLOAD))
 		return 0;
 	udp = p->proto == IPPROTO_UDP;
-	if (udp ? bpf_xdp_load_bytes(ctx, p->transport, head, 8) : bpf_xdp_load_bytes(ctx, p->transport, head, 20))
+	if (p->proto == IPPROTO_TCP ? bpf_xdp_load_bytes(ctx, p->transport, head, 20) : bpf_xdp_load_bytes(ctx, p->transport, head, 8))
 		return 0;
-	left = udp ? be16(head + 4) : 20 + p->options_len + p->payload;
+	if (p->proto == IPPROTO_TCP) {
+		left = 20 + p->options_len + p->payload;
+		field = *(__u16 *)(head + 16);
+	} else if (udp) {
+		left = be16(head + 4);
+		field = *(__u16 *)(head + 6);
+	} else if (is_icmp(p)) {
+		left = 0;
+		field = *(__u16 *)(head + 2);
+	} else {
+		return 0;
+	}
 	if (!left)
 		left = 8 + p->payload;
-	field = udp ? *(__u16 *)(head + 6) : *(__u16 *)(head + 16);
 	if ((udp && !field) || left > SUMMED * SUMS)
 		return 0; // there is none, or the sum would take too long
-	// As in turn_round.
-	sum = (__u32)bpf_csum_diff(NULL, 0, (void *)&p->src, 2 * sizeof(p->src), htonl(left + p->proto));
-	if (fold(sum) == field)
-		return 0;
+	if (p->proto != IPPROTO_ICMP) { // that one has no pseudo-header, RFC 792
+		// As in turn_round.
+		sum = (__u32)bpf_csum_diff(NULL, 0, (void *)&p->src, 2 * sizeof(p->src), htonl(left + p->proto));
+		if (fold(sum) == field)
+			return 0;
+	}
 	at = p->transport;
 	for (int i = 0; i < SUMS && left; i++) {
 		sum = sum_part(ctx, at, left, sum);
@@ -82,11 +94,18 @@ once_ int bad_segment(struct xdp_md *ctx, const struct packet *p)
 	return fold(sum) != 0xffff;
 }
 
-inline_ __u32 worker_of(const struct addr *src)
+// worker_of says who hears of the source of p. A host of IPv6 has as many addresses
+// of its /64 as it likes (RFC 4291 section 2.5.1), and is one source.
+once_ __u32 worker_of(const struct packet *p)
 {
 	__u32 n = config.workers;
+	__u64 m[2];
 
-	return n > 1 ? (hash_of(src) >> 16) % n : 0;
+	if (!p || n <= 1)
+		return 0;
+	m[0] = p->src.d[0];
+	m[1] = p->ip & IS_V6 ? 0 : p->src.d[1];
+	return ((__u32)siphash(config.hash[0], config.hash[1], m, 2) >> 16) % n;
 }
 
 // wake wakes the worker if it sleeps: one that is awake looks again before it does.
@@ -131,42 +150,58 @@ inline_ void fill(struct xdp_md *ctx, const struct packet *p, struct event *e, _
 	e->vlans = p->vlans;
 	e->proto = p->proto;
 	e->ttl = p->ttl;
-	e->ip = p->ip | (peer ? IS_PEER : 0) | worker_of(&p->src) * WORKER;
+	e->ip = p->ip | (peer ? IS_PEER : 0) | worker_of(p) * WORKER;
 	e->marks = p->marks;
 	e->what = what;
 	e->made = made;
 	e->options_len = 0;
 	OPAQUE_TO_COMPILER(options);
 	if (options >= 4 && options <= sizeof(e->options) &&
-	    !bpf_xdp_load_bytes(ctx, p->transport + 20, e->options, options))
+	    !bpf_xdp_load_bytes(ctx, p->transport + 20, e->options, options)) {
 		e->options_len = options;
+	} else {
+		e->options[0] = p->type;
+		e->options[1] = p->code;
+	}
 }
 
-// miss counts a probe that found no room in its ring, under its source.
-once_ int miss(struct xdp_md *ctx, const struct packet *p, __u8 made, int peer)
+// miss_in counts p in table, under its source; what is of struct event.
+inline_ void miss_in(void *table, struct xdp_md *ctx, const struct packet *p, __u8 what, __u8 made, int peer)
 {
 	struct event *e, first = {};
-	__u8 epoch = config.epoch;
-	struct addr key;
+	struct addr key = p->src; // see is_own
 
-	if (!p)
-		return 0;
-	key = p->src; // see is_own
-	count(C_COUNTED);
-	e = epoch ? bpf_map_lookup_elem(&missed_odd, &key) : bpf_map_lookup_elem(&missed_even, &key);
+	e = bpf_map_lookup_elem(table, &key);
 	if (!e) { // another CPU may be as far as this: who comes second finds the entry
-		fill(ctx, p, &first, COUNTED, made, peer);
+		fill(ctx, p, &first, COUNTED | (what & NO_TRAP), made, peer);
 		first.times = 0;
-		epoch ? bpf_map_update_elem(&missed_odd, &key, &first, BPF_NOEXIST)
-		      : bpf_map_update_elem(&missed_even, &key, &first, BPF_NOEXIST);
-		e = epoch ? bpf_map_lookup_elem(&missed_odd, &key) : bpf_map_lookup_elem(&missed_even, &key);
+		bpf_map_update_elem(table, &key, &first, BPF_NOEXIST);
+		e = bpf_map_lookup_elem(table, &key);
 	}
 	if (e)
 		__sync_fetch_and_add(&e->times, 1);
 	else
-		count(C_UNCOUNTED);
+		count(what & NO_TRAP ? C_CLOSED_UNCOUNTED : C_UNCOUNTED);
+}
+
+// miss counts a probe that found no room in its ring, under its source.
+once_ int miss(struct xdp_md *ctx, const struct packet *p, __u8 what, __u8 made, int peer)
+{
+	if (!p)
+		return 0;
+	if (what & NO_TRAP) {
+		count(C_CLOSED_COUNTED);
+		config.epoch ? miss_in(&closed_odd, ctx, p, what, made, peer) : miss_in(&closed_even, ctx, p, what, made, peer);
+	} else {
+		count(C_COUNTED);
+		config.epoch ? miss_in(&missed_odd, ctx, p, what, made, peer) : miss_in(&missed_even, ctx, p, what, made, peer);
+	}
 	return 0;
 }
+
+// crowded reports whether what is for no trap has had its share of the ring: one
+// half. The other is for what is.
+inline_ int crowded(void *ring) { return bpf_ringbuf_query(ring, RB_AVAIL_DATA) > bpf_ringbuf_query(ring, RB_RING_SIZE) / 2; }
 
 // tell hands an event to the worker of its source.
 once_ int tell(struct xdp_md *ctx, const struct packet *p, __u8 what, __u8 made, int peer)
@@ -177,11 +212,11 @@ once_ int tell(struct xdp_md *ctx, const struct packet *p, __u8 what, __u8 made,
 
 	if (!p)
 		return 0;
-	worker = worker_of(&p->src);
+	worker = worker_of(p);
 	ring = bpf_map_lookup_elem(&rings, &worker);
-	e = ring ? bpf_ringbuf_reserve(ring, sizeof(*e), 0) : NULL;
-	if (!e && what == PROBE)
-		return miss(ctx, p, made, peer);
+	e = ring && !(what & NO_TRAP && crowded(ring)) ? bpf_ringbuf_reserve(ring, sizeof(*e), 0) : NULL;
+	if (!e && (what & ~NO_TRAP) == PROBE)
+		return miss(ctx, p, what, made, peer);
 	if (!e) {
 		count(C_RAW_LOST);
 		return 0;
@@ -221,7 +256,7 @@ once_ int tell_raw(struct xdp_md *ctx, const struct packet *p)
 
 	if (!p)
 		return 0;
-	worker = worker_of(&p->src);
+	worker = worker_of(p);
 	ring = bpf_map_lookup_elem(&rings, &worker);
 	if (!(n > RAW_SHORT ? put_raw(ctx, p, ring, n, RAW_BYTES) : put_raw(ctx, p, ring, n, RAW_SHORT))) {
 		count(C_RAW_LOST);

@@ -27,6 +27,7 @@ enum {
 	MAP_ARRAY_OF_MAPS = 12, MAP_RINGBUF = 27,
 };
 enum { RB_NO_WAKEUP = 1, RB_FORCE_WAKEUP = 2 };
+enum { RB_AVAIL_DATA, RB_RING_SIZE }; // of bpf_ringbuf_query
 
 #define CURRENT_NETNS (-1ULL) // BPF_F_CURRENT_NETNS
 
@@ -89,6 +90,7 @@ static struct found_sock *(*bpf_skc_lookup_tcp)(void *ctx, struct bpf_sock_tuple
 static void *(*bpf_ringbuf_reserve)(void *ringbuf, __u64 size, __u64 flags) = (void *)131;
 static void (*bpf_ringbuf_submit)(void *data, __u64 flags) = (void *)132;
 static void (*bpf_ringbuf_discard)(void *data, __u64 flags) = (void *)133;
+static __u64 (*bpf_ringbuf_query)(void *ringbuf, __u64 flags) = (void *)134;
 static __u64 (*bpf_ktime_get_coarse_ns)(void) = (void *)160;
 static __u64 (*bpf_xdp_get_buff_len)(struct xdp_md *ctx) = (void *)188;
 static long (*bpf_xdp_load_bytes)(struct xdp_md *ctx, __u32 offset, void *buf, __u32 len) = (void *)189;

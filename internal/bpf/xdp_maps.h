@@ -78,6 +78,7 @@ enum what {
 	VERIFIED,  // an ACK brought our number back: the source is not forged
 	LIVING,    // a RST answered our challenge: the address is in use, no more
 	COUNTED,   // a probe that found no room in the ring (see missed)
+	NO_TRAP = 128, // with PROBE, QUESTION and COUNTED: to what is no trap
 };
 
 // Bits of event.ip.
@@ -98,7 +99,7 @@ struct event {
 	__u8 vlans, proto, ttl, ip, marks;
 	__u8 what, made;  // made: the ban that this packet began, an enum strength
 	__u8 options_len; // TCP options, bytes
-	__u8 options[40];
+	__u8 options[40]; // of other protocols: type and code of ICMP, type of the first chunk of SCTP
 };
 
 // RAW_BYTES is what AF_PACKET keeps of such a frame. Most fit in RAW_SHORT.
@@ -127,6 +128,9 @@ enum counter {
 	C_UNCHALLENGED,    // not sent: mostly as the budget was spent
 	C_VERIFIED, C_BAD_ACKS, C_LIVING, C_RESETS,
 	C_PAUSES,          // no challenge for a while, for too many bad ACKs
+	C_CLOSED,          // what begins something where nobody is, and is no trap
+	C_CLOSED_COUNTED,  // of them: more than their share of the ring: counted by source
+	C_CLOSED_UNCOUNTED, // of those: by no source, there were too many
 	COUNTERS,
 };
 
@@ -140,8 +144,8 @@ enum {
 	SENSE = 32,        // tell of probes that pass, too
 	VERIFY = 64,       // challenge
 	VLANS = 128,       // a device of this host takes tagged frames: who is there cannot be seen from here
+	SCANS = 256,       // tell of what begins something where nobody is, trap or not
 };
-
 
 // Written by user space, field by field.
 struct settings {
@@ -266,3 +270,26 @@ struct missed {
 };
 struct missed missed_even SEC(".maps");
 struct missed missed_odd SEC(".maps");
+
+// The same of what was for no trap, which must not take the place of what was.
+struct missed closed_even SEC(".maps");
+struct missed closed_odd SEC(".maps");
+
+enum { SETTLED = 1 << 12, ASKED = 1 << 12 };
+
+// Ports of which it is known for a moment that somebody is there: no flow of
+// datagrams asks for a socket with each of them. See xdp_closed.h.
+struct {
+	__uint(type, MAP_ARRAY);
+	__uint(max_entries, SETTLED);
+	__type(key, __u32);
+	__type(value, __u64);
+} settled SEC(".maps");
+
+// Who has asked for what has no ports, a while ago or less: once is enough.
+struct {
+	__uint(type, MAP_ARRAY);
+	__uint(max_entries, ASKED);
+	__type(key, __u32);
+	__type(value, __u64);
+} asked SEC(".maps");

@@ -31,12 +31,15 @@ struct packet {
 	__u16 sport, dport, flags, window, urgent, payload;
 	__u16 vlan[MAX_TAGS];
 	__u8 vlans, proto, ttl, ip, marks, options_len;
-	__u8 type;  // ICMP; SCTP: type of the first chunk
+	__u8 type, code; // ICMP; SCTP: type of the first chunk
 	__u8 later; // a fragment: where it lies, in 8 bytes, 255 for that and more; 0 for the first
 	__u8 asked; // 0, or 1 and its enum use
 };
 
 #define NULL ((void *)0)
+
+// is_icmp: that of the packet's own family; the other is a protocol that nobody speaks.
+inline_ int is_icmp(const struct packet *p) { return p->proto == (p->ip & IS_V6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP); }
 
 inline_ __u16 be16(const __u8 *b) { return (__u16)b[0] << 8 | b[1]; }
 inline_ __u32 be32(const __u8 *b) { return (__u32)b[0] << 24 | (__u32)b[1] << 16 | (__u32)b[2] << 8 | b[3]; }
@@ -107,11 +110,21 @@ once_ int read_transport(struct xdp_md *ctx, struct packet *p, __u32 left)
 		else if (p->ip & IS_V6 && !b[6] && !b[7])
 			p->marks |= BAD_CHECKSUM; // not optional there: RFC 8200 section 8.1
 	} else if (p->proto == IPPROTO_SCTP) {
+		if (left < 12 || !(b = bytes_at(ctx, p->transport, 12, copy)))
+			return OPAQUE;
+		p->sport = be16(b);
+		p->dport = be16(b + 2);
+		p->payload = left - 12;
 		if (left > 12 && (b = bytes_at(ctx, p->transport, 13, copy)))
 			p->type = b[12];
+	} else if (is_icmp(p)) {
+		if (left < 8 || !(b = bytes_at(ctx, p->transport, 8, copy)))
+			return OPAQUE;
+		p->type = b[0];
+		p->code = b[1];
+		p->payload = left - 8;
 	} else {
-		if (left && (b = bytes_at(ctx, p->transport, 1, copy)))
-			p->type = b[0];
+		p->payload = left;
 	}
 	return WHOLE;
 }

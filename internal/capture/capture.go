@@ -97,8 +97,8 @@ type EventKind uint8
 
 // Kinds of Event.
 const (
-	EventProbe    EventKind = 1 + iota // of a trap port where nobody is, as the kernel saw it
-	EventQuestion                      // of a trap port; whether somebody is there could not be seen from below
+	EventProbe    EventKind = 1 + iota // of a port or the like where nobody is, as the kernel saw it
+	EventQuestion                      // likewise, but whether somebody is there could not be seen from below
 	EventVerified                      // somebody completed a handshake with a challenge of the kernel's own
 	EventLiving                        // a RST answered a challenge: the address is in use, no more
 	EventCounted                       // probes of one source for which there was no room: Times of them, like this one
@@ -113,22 +113,29 @@ type Event struct {
 
 	Src, Dst         netip.Addr // IPv4 as IPv4
 	SrcPort, DstPort uint16
-	Proto            uint8  // IP protocol number: 6 or 17
+	Proto            uint8  // IP protocol number; without Closed 6 or 17
 	Flags            uint16 // of TCP, nine bits as in the header
 	Window, Urgent   uint16
 	Seq, Ack         uint32
 	TCPOptions       []byte
 	PayloadLen       int
-	IPID             uint32
-	TTL              uint8
-	DF, IPOptions    bool // IPv4
-	ExtHeaders       bool // IPv6
-	VLANs            uint8
-	VLAN             [2]uint16 // ids, outermost first
+
+	ICMPType, ICMPCode uint8
+	SCTPChunk          uint8 // type of the first chunk
+
+	IPID          uint32
+	TTL           uint8
+	DF, IPOptions bool // IPv4
+	ExtHeaders    bool // IPv6
+	VLANs         uint8
+	VLAN          [2]uint16 // ids, outermost first
 
 	// Malformed: a length or an IPv4 header checksum is wrong, no host would take it.
 	// Short: the packet ends before its IP length says.
 	Malformed, Short bool
+
+	// Closed: it is for no trap, but begins something all the same.
+	Closed bool
 
 	Peer  bool   // its source had a connection to a served port
 	Held  bool   // the kernel dropped it, and keeps its source out for a moment

@@ -65,6 +65,15 @@ const (
 	EvidenceVerified BlockEvidence = "verified" // unverified evidence earns the limited ban only
 )
 
+// ScanDetect is the value of SCAN_DETECT.
+type ScanDetect string
+
+// Values of SCAN_DETECT.
+const (
+	DetectTraps ScanDetect = "traps" // who touches a trap
+	DetectFull  ScanDetect = "full"  // and who tries what nobody serves, trap or not
+)
+
 // Config is a checked configuration: every value is in range, every default
 // filled in. It is immutable once made.
 type Config struct {
@@ -90,6 +99,7 @@ type Config struct {
 	KillRunCmdFirst                      bool
 
 	VerifySource      bool          // challenge who probes a TCP trap
+	ScanDetect        ScanDetect    // what counts as a scan
 	ScanTrigger       int           // fires from the Nth hit; 0 and 1 are the same
 	ScanTriggerWindow time.Duration // 0: for ever, within bounded memory
 	PortBanner        string

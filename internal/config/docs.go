@@ -127,6 +127,12 @@ Whoever owns an address also chooses the name it gives, and the question tells h
 func docsTrigger() []KeyDoc {
 	const group = "When to answer"
 	return []KeyDoc{{
+		Key: "SCAN_DETECT", Group: group, Since: "3.0", Values: "traps or full",
+		Brief: "what counts as a scan",
+		Text: `traps: packets to the trap ports, as of old. Not set, it is this.
+
+full: also whoever tries one thing after the other that nobody serves here, at any speed, whether a trap is among it or not: ports without a listener, protocols that nobody speaks. One such attempt is noise and is not written down. What somebody serves is never held against its clients, nor is what may be an answer, or the tail of a connection: ACKs, and datagrams to the ports that this machine itself sends from, count at trap ports only.`,
+	}, {
 		Key: "SCAN_TRIGGER", Group: group, Since: "1.x", Values: "a number from 0 to 2147483647",
 		Brief: "which hit of a host is the first to be answered",
 		Text:  `0 and 1 are the same: the first one. 3 lets two pass and answers from the third on. Hits count for a source, over all its ports and both protocols.`,

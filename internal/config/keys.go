@@ -33,6 +33,7 @@ func settings(c *Config) []setting {
 		flagKey("RESOLVE_HOST", &c.ResolveHost),
 		wordKey("LOG_FORMAT", &c.LogFormat, Log2x, Log1x, LogJSON),
 
+		wordKey("SCAN_DETECT", &c.ScanDetect, DetectTraps, DetectFull),
 		numberKey("SCAN_TRIGGER", &c.ScanTrigger),
 		durationKey("SCAN_TRIGGER_WINDOW", &c.ScanTriggerWindow, "", `; leave it empty for "for ever"`),
 

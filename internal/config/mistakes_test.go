@@ -59,6 +59,7 @@ func TestMistakes(t *testing.T) {
 		{`ADVANCED_EXCLUDE_TCP="x"`, `f:2: ADVANCED_EXCLUDE_TCP: "x": x is no port (1 to 65535)`},
 
 		// numbers and words
+		{`SCAN_DETECT="all"`, `f:2: SCAN_DETECT: "all": must be traps or full`},
 		{`SCAN_TRIGGER="2147483648"`, `f:2: SCAN_TRIGGER: "2147483648": must be a whole number from 0 to 2147483647`},
 		{`SCAN_TRIGGER="-1"`, `f:2: SCAN_TRIGGER: "-1": must be a whole number from 0 to 2147483647`},
 		{`SCAN_TRIGGER="15-20"`, `f:2: SCAN_TRIGGER: "15-20": must be a whole number from 0 to 2147483647`},

@@ -80,7 +80,7 @@ func TestFilesOfOld(t *testing.T) {
 		IgnoreFile: "/etc/portsentry/portsentry.ignore",
 		Modes:      Modes{Stealth, Stealth}, BlockEvidence: EvidenceAny,
 		BanTime: time.Hour, BanTimeUnverified: 10 * time.Minute,
-		Capture: CaptureAuto, LogFormat: Log2x,
+		Capture: CaptureAuto, LogFormat: Log2x, ScanDetect: DetectTraps,
 	}
 	debian, plain, all := common, common, common
 	debian.TCPPorts = PortSet{{1, 1}, {11, 11}, {15, 15}, {79, 79}, {111, 111}, {119, 119}, {143, 143}, {540, 540}, {635, 635},
@@ -180,6 +180,7 @@ ADVANCED_EXCLUDE_UDP = "1-100,90-200"
 INTERFACES = "eth0, wg0 br-lan.12,eth0"
 CAPTURE = "afpacket"
 LOG_FORMAT = "json"
+SCAN_DETECT = "full"
 SCAN_TRIGGER = "2147483647"
 SCAN_TRIGGER_WINDOW = "1d"
 BLOCK_TCP = "1"
@@ -200,7 +201,7 @@ PORT_BANNER = " grüße, # no comment "
 		TCPPorts:         PortSet{{1, 1}, {5, 9}, {20, 23}, {25, 25}, {65535, 65535}},
 		AdvancedPortsUDP: 65536, AdvancedExcludeUDP: PortSet{{1, 200}},
 		Interfaces: []string{"eth0", "wg0", "br-lan.12"}, Capture: CaptureAFPacket, LogFormat: LogJSON,
-		ScanTrigger: 1<<31 - 1, ScanTriggerWindow: 24 * time.Hour,
+		ScanDetect: DetectFull, ScanTrigger: 1<<31 - 1, ScanTriggerWindow: 24 * time.Hour,
 		BlockTCP: BlockBan, BlockUDP: BlockCommand, Modes: Modes{Stealth, Stealth}, BlockMethods: []Method{MethodNftables, MethodRoute}, BlockEvidence: EvidenceVerified,
 		BanTime: 366 * 24 * time.Hour, BanTimeUnverified: 90 * time.Second,
 		KillRoute6: "ip -6 route add blackhole $TARGET$", KillRouteUndo: "ip -$FAMILY$ route del blackhole $TARGET$",
@@ -262,6 +263,7 @@ HISTORY_FILE="" # default
 BLOCKED_FILE="" # default
 RESOLVE_HOST="0" # default
 LOG_FORMAT="2.x" # default
+SCAN_DETECT="traps" # default
 SCAN_TRIGGER="0" # default
 SCAN_TRIGGER_WINDOW="" # default
 BLOCK_TCP="0" # default

@@ -10,6 +10,7 @@ func (p *Probe) FromEvent(e *capture.Event) {
 		Src: e.Src, Dst: e.Dst, Proto: e.Proto, SrcPort: e.SrcPort, DstPort: e.DstPort,
 		Flags: e.Flags, Window: e.Window, Urgent: e.Urgent, Seq: e.Seq, Ack: e.Ack,
 		MSS: mss(e.TCPOptions), TCPOptionsLen: uint8(len(e.TCPOptions)),
+		ICMPType: e.ICMPType, ICMPCode: e.ICMPCode, SCTPChunk: e.SCTPChunk,
 		IPID: e.IPID, TTL: e.TTL, DF: e.DF, PayloadLen: e.PayloadLen,
 		VLANs: e.VLANs, VLAN: e.VLAN,
 		Accepted: e.Kind == capture.EventVerified,

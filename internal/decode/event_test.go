@@ -32,6 +32,12 @@ func TestFromEvent(t *testing.T) {
 		{"extension headers", func(e *capture.Event, p *Probe) { e.ExtHeaders, p.Marks = true, HasExtHeaders }},
 		{"question", func(e *capture.Event, _ *Probe) { e.Kind = capture.EventQuestion }},
 		{"verified", func(e *capture.Event, p *Probe) { e.Kind, p.Accepted = capture.EventVerified, true }},
+		{"ICMP", func(e *capture.Event, p *Probe) {
+			e.Proto, e.ICMPType, e.ICMPCode, p.Proto, p.ICMPType, p.ICMPCode = ProtoICMP, 8, 3, ProtoICMP, 8, 3
+		}},
+		{"SCTP", func(e *capture.Event, p *Probe) {
+			e.Proto, e.SCTPChunk, p.Proto, p.SCTPChunk = ProtoSCTP, 10, ProtoSCTP, 10
+		}},
 		{"counted", func(e *capture.Event, p *Probe) { e.Kind, e.Times, p.Times = capture.EventCounted, 70000, 70000 }},
 	} {
 		event, want := e, full

@@ -1,7 +1,8 @@
 // Package detect decides from Probes which packets are probes of a trap:
 // Probe in, Sighting out, by plain call inside one worker. It knows the trap
 // ports, asks the host (through Host) what is served, names the kind of scan
-// and counts per source. It neither knows whom to spare nor what to answer.
+// and counts per source. What begins something where nobody is, and is no trap,
+// it hands out as a Contact. It neither knows whom to spare nor what to answer.
 package detect
 
 import (
@@ -52,9 +53,13 @@ type Rules struct {
 
 // Options are what a Detector is built from.
 type Options struct {
-	Rules   Rules
-	Host    Host
-	Sources int // how many sources are remembered; 0: DefaultSources
+	Rules Rules
+	Host  Host
+	// Strangers answers what is asked of packets that are for no trap: however many
+	// of them come, as many questions are left for those that are. nil: no Contact is
+	// made of them.
+	Strangers Host
+	Sources   int // how many sources are remembered; 0: DefaultSources
 	// Capture: the packets come from a file. A wrong checksum is then a mark;
 	// live it means that no host would have taken the packet.
 	Capture bool
@@ -72,6 +77,9 @@ type Stats struct {
 	Replies     uint64 // connection tracking knows them as answers or as translated
 	Unsure      uint64 // could not be asked in time: lost as evidence
 	Evicted     uint64 // sources forgotten to make room
+	// Of what is in NoTrap.
+	Contacts      uint64 // Contacts made of it
+	ContactUnsure uint64 // could not be asked in time
 }
 
 // Detector is the detection of one worker. It is not safe for concurrent use,
@@ -82,6 +90,8 @@ type Detector struct {
 	sources *sources
 
 	probes, sightings, noTrap, notOurs, badChecksum, noise, served, replies, unsure atomic.Uint64
+
+	contacts, contactUnsure atomic.Uint64
 }
 
 // New builds a Detector.
@@ -187,7 +197,8 @@ func (d *Detector) Stats() Stats {
 		Probes: d.probes.Load(), Sightings: d.sightings.Load(), NoTrap: d.noTrap.Load(),
 		NotOurs: d.notOurs.Load(), BadChecksum: d.badChecksum.Load(), Noise: d.noise.Load(),
 		Served: d.served.Load(), Replies: d.replies.Load(), Unsure: d.unsure.Load(),
-		Evicted: d.sources.evicted.Load(),
+		Evicted:  d.sources.evicted.Load(),
+		Contacts: d.contacts.Load(), ContactUnsure: d.contactUnsure.Load(),
 	}
 }
 
@@ -203,4 +214,6 @@ func (s *Stats) Add(o Stats) {
 	s.Replies += o.Replies
 	s.Unsure += o.Unsure
 	s.Evicted += o.Evicted
+	s.Contacts += o.Contacts
+	s.ContactUnsure += o.ContactUnsure
 }

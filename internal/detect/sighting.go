@@ -6,8 +6,9 @@ import (
 	"portsentry/internal/decode"
 )
 
-// Sighting is one probe of a trap, itemised. It is self-contained: no pointer
-// into packet memory, so it may cross the queue behind this stage.
+// Sighting is one probe of a trap, itemised, or the one by which its source was
+// found to scan: or both, see Scan. It is self-contained: no pointer into packet
+// memory, so it may cross the queue behind this stage.
 type Sighting struct {
 	Time    int64 // unix nanoseconds, from the frame
 	IfIndex int32
@@ -30,6 +31,27 @@ type Sighting struct {
 	Verified bool // the contact itself completed a handshake: the source is not forged
 	Several  bool // and so did one with another trap port before: no web page's doing
 
-	Count     uint32 // hits of this source on traps so far, this one included
+	Count     uint32 // hits of this source on traps so far, this one included; 0: this is none
 	Triggered bool   // Count has reached SCAN_TRIGGER
+
+	Scan Found // what its source is found to do; zero: nothing new
+}
+
+// Found is of a Scan what goes along with a Sighting.
+type Found struct {
+	Kind           Kind // KindNone: there is no scan
+	Direction      Direction
+	Proto          uint8 // IP protocol number, 0: several
+	Verified       bool
+	Ports, Targets uint32
+	Probes         uint32
+	Score          float32
+}
+
+// FoundBy is what goes along of s.
+func FoundBy(s *Scan) Found {
+	return Found{
+		Kind: s.Kind, Direction: s.Direction, Proto: s.Proto, Verified: s.Verified,
+		Ports: uint32(s.Ports), Targets: uint32(s.Targets), Probes: uint32(s.Probes), Score: float32(s.Score),
+	}
 }

@@ -56,6 +56,8 @@ var subcommands = []command{
 	{"status", "[`--json`]", "Say what the running daemon watches, what it lost, how it answers and what is wrong."},
 	{"bans", "[`--exact`] [`--json`]", "List who is cut off, from what, why, and until when."},
 	{"unban", "[`--json`] <ADDRESS>", "Lift every ban of the address, and of the IPv6 /64 it lies in, and undo what was done to it."},
+	{"replay", "[`--config` <path>] [`--detect` `full`|`traps`] [`--local` <networks>] [`--json`] <FILE> ...", "Run the detection over captures (pcap and pcapng, gzipped or not; `-` is standard input), in their own time, and say who scanned. Several files go through one engine in the order given. `--config` asks what that configuration would have said; without it nothing of this machine has a say. `--detect` is what `SCAN_DETECT` is in the configuration, `full` without one. `--local` names the own networks, separated by commas; without it they are guessed, and trap ports count everywhere. Nobody is banned, and no privilege is needed. Exit status 1: a file could not be read to its end."},
+	{"selftest", "[`--json`]", "Make a scanner and a host in network namespaces of their own, run this very program on the host with the configuration at hand, send it every kind of probe, each from an address of its own, and print what was seen, named, banned and released. What the configuration does not promise is shown as not asked for. Files that it names are others in the test, and commands (`KILL_ROUTE`, `KILL_HOSTS_DENY`, `KILL_RUN_CMD`) are not run: nothing of the machine is touched. It takes root. Exit status 1: not everything went as promised."},
 	{"completion", "`bash`|`zsh`|`fish`", "Print a script that completes command lines in that shell."},
 }
 

@@ -30,7 +30,8 @@ const (
 
 // Spec says which packets matter.
 type Spec struct {
-	TCP, UDP  config.PortSet // destination ports; both empty: no packet matters
+	TCP, UDP  config.PortSet // destination ports
+	Scans     bool           // whatever may begin something matters as well; without it and ports no packet does
 	IfIndexes []int32        // interfaces; empty: all but loopback
 }
 
@@ -48,6 +49,10 @@ type Spec struct {
 //     may go on
 //   - IPv6 with extension headers, whole, as nobody has looked behind them; not
 //     where ICMPv6 follows the first one, which is a multicast router at work
+//   - with Scans also TCP without ACK and RST, and first fragments of TCP, to any
+//     port; what SCTP, ICMP and ICMPv6 begin or ask with; and IP protocols in which
+//     nobody has anything to say to a host. Datagrams go by the list of ports:
+//     nothing here tells the first one of a flow
 //   - the same behind one VLAN tag that is still in the data (the kernel takes
 //     one off, so this is the inner of two); behind more than one, everything
 //
@@ -58,10 +63,10 @@ type Spec struct {
 // socket's option memory, and net.core.optmem_max was 20 KiB before 6.7.
 func filterWithin(spec Spec, limit int) ([]bpf.RawInstruction, error) {
 	tcp, udp := spec.TCP, spec.UDP
-	if len(tcp)+len(udp) == 0 {
+	if len(tcp)+len(udp) == 0 && !spec.Scans {
 		return nothing(), nil
 	}
-	rest := len(instructions(spec.IfIndexes, nil, nil)) - 2*searchLen(nil)
+	rest := len(instructions(spec.IfIndexes, nil, nil, spec.Scans)) - 2*searchLen(nil)
 	for rest+searchLen(tcp)+searchLen(udp) > limit {
 		switch {
 		case len(tcp) <= 1 && len(udp) <= 1:
@@ -72,7 +77,7 @@ func filterWithin(spec Spec, limit int) ([]bpf.RawInstruction, error) {
 			udp = coarsen(udp)
 		}
 	}
-	raw, err := bpf.Assemble(instructions(spec.IfIndexes, tcp, udp))
+	raw, err := bpf.Assemble(instructions(spec.IfIndexes, tcp, udp, spec.Scans))
 	if err != nil {
 		return nil, fmt.Errorf("afpacket: assemble filter: %w", err)
 	}
@@ -84,10 +89,10 @@ func nothing() []bpf.RawInstruction {
 	return []bpf.RawInstruction{{Op: unix.BPF_RET | unix.BPF_K, K: 0}}
 }
 
-func instructions(ifIndexes []int32, tcp, udp config.PortSet) []bpf.Instruction {
+func instructions(ifIndexes []int32, tcp, udp config.PortSet, scans bool) []bpf.Instruction {
 	var p program
 	p.prologue(ifIndexes)
-	p.core(tcp, udp)
+	p.core(tcp, udp, scans)
 	return p.resolve()
 }
 
@@ -97,9 +102,14 @@ func instructions(ifIndexes []int32, tcp, udp config.PortSet) []bpf.Instruction 
 const (
 	labelDrop label = iota
 	labelWhole
+	labelHeaders
 	labelTCP       // X: offset of the transport header
 	labelTCPPorts  // the same, the flags may be missing
 	labelUDP       // X: offset of the transport header
+	labelSCTP      // likewise
+	labelICMP      // likewise
+	labelICMPv6    // likewise
+	labelOther     // A: IP protocol, none of those
 	labelTagged    // data begins with tag control information
 	labelIPv4      // + base
 	labelIPv4First = labelIPv4 + 8
@@ -142,7 +152,7 @@ func (p *program) prologue(ifIndexes []int32) {
 }
 
 // core is the part that looks at the data.
-func (p *program) core(tcp, udp config.PortSet) {
+func (p *program) core(tcp, udp config.PortSet, scans bool) {
 	p.mark(labelTagged)
 	p.emit(bpf.LoadAbsolute{Off: 2, Size: 2})
 	p.when(bpf.JumpEqual, unix.ETH_P_IP, labelIPv4+tagLen)
@@ -151,17 +161,23 @@ func (p *program) core(tcp, udp config.PortSet) {
 	p.jump(labelDrop)
 
 	laterTCP := labelWhole
-	if len(tcp) == 0 {
+	if len(tcp) == 0 && !scans {
 		laterTCP = labelDrop
 	}
 	for _, base := range []uint32{0, tagLen} {
-		p.ipv4(base, laterTCP)
-		p.ipv6(base)
+		p.ipv4(base, laterTCP, scans)
+		p.ipv6(base, scans)
+	}
+	if scans {
+		p.others()
 	}
 
 	p.mark(labelTCP)
 	p.emit(bpf.LoadIndirect{Off: 13, Size: 1})
 	p.when(bpf.JumpBitsSet, 0x04, labelDrop) // RST
+	if scans {
+		p.when(bpf.JumpBitsNotSet, 0x10, labelHeaders) // no ACK
+	}
 	p.emit(bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0x12})
 	p.when(bpf.JumpEqual, 0x12, labelDrop) // SYN and ACK
 	p.mark(labelTCPPorts)
@@ -172,6 +188,8 @@ func (p *program) core(tcp, udp config.PortSet) {
 	p.emit(bpf.LoadIndirect{Off: 2, Size: 2})
 	p.emit(search(udp)...)
 
+	p.mark(labelHeaders)
+	p.emit(bpf.RetConstant{Val: snapHeaders})
 	p.mark(labelWhole)
 	p.emit(bpf.RetConstant{Val: snapWhole})
 	p.mark(labelDrop)
@@ -180,7 +198,7 @@ func (p *program) core(tcp, udp config.PortSet) {
 
 // ipv4 finds the transport header of an IPv4 packet (RFC 791) at base. Later
 // fragments in which a TCP header may go on are for laterTCP.
-func (p *program) ipv4(base uint32, laterTCP label) {
+func (p *program) ipv4(base uint32, laterTCP label, scans bool) {
 	at := label(base)
 	p.mark(labelIPv4 + at)
 	p.emit(bpf.LoadAbsolute{Off: base, Size: 1})
@@ -198,11 +216,19 @@ func (p *program) ipv4(base uint32, laterTCP label) {
 	p.emit(bpf.LoadAbsolute{Off: base + 9, Size: 1})
 	p.when(bpf.JumpEqual, unix.IPPROTO_TCP, labelTCP)
 	p.when(bpf.JumpEqual, unix.IPPROTO_UDP, labelUDP)
+	if scans {
+		p.when(bpf.JumpEqual, unix.IPPROTO_SCTP, labelSCTP)
+		p.when(bpf.JumpEqual, unix.IPPROTO_ICMP, labelICMP)
+		p.jump(labelOther)
+	}
 	p.jump(labelDrop)
 
 	// Fragments are cut at multiples of 8 bytes, so the first has the ports.
 	p.mark(labelIPv4First + at)
 	p.emit(bpf.LoadAbsolute{Off: base + 9, Size: 1})
+	if scans {
+		p.when(bpf.JumpEqual, unix.IPPROTO_TCP, labelHeaders)
+	}
 	p.when(bpf.JumpEqual, unix.IPPROTO_TCP, labelTCPPorts)
 	p.when(bpf.JumpEqual, unix.IPPROTO_UDP, labelUDP)
 	p.jump(labelDrop)
@@ -218,7 +244,7 @@ func (p *program) ipv4(base uint32, laterTCP label) {
 }
 
 // ipv6 finds the transport header of an IPv6 packet (RFC 8200) at base.
-func (p *program) ipv6(base uint32) {
+func (p *program) ipv6(base uint32, scans bool) {
 	at := label(base)
 	p.mark(labelIPv6 + at)
 	p.emit(bpf.LoadAbsolute{Off: base, Size: 1}, bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0xf0})
@@ -231,12 +257,47 @@ func (p *program) ipv6(base uint32) {
 	for _, next := range []uint32{0, 43, 44, 51, 60, 135, 139, 140} {
 		p.when(bpf.JumpEqual, next, labelIPv6Ext+at)
 	}
+	if scans {
+		p.when(bpf.JumpEqual, unix.IPPROTO_SCTP, labelSCTP)
+		p.when(bpf.JumpEqual, unix.IPPROTO_ICMPV6, labelICMPv6)
+		p.jump(labelOther)
+	}
 	p.jump(labelDrop)
 
 	p.mark(labelIPv6Ext + at)
 	p.emit(bpf.LoadAbsolute{Off: base + 40, Size: 1})
 	p.when(bpf.JumpEqual, unix.IPPROTO_ICMPV6, labelDrop)
 	p.jump(labelWhole)
+}
+
+// others is about what is neither TCP nor UDP: what asks or begins something, as
+// detect.Contact has it. X is the offset of what follows the IP header.
+func (p *program) others() {
+	p.mark(labelSCTP)
+	p.emit(bpf.LoadIndirect{Off: 12, Size: 1}) // type of the first chunk
+	p.when(bpf.JumpEqual, 1, labelHeaders)     // INIT
+	p.when(bpf.JumpEqual, 10, labelHeaders)    // COOKIE-ECHO
+	p.jump(labelDrop)
+
+	p.mark(labelICMP)
+	p.emit(bpf.LoadIndirect{Off: 0, Size: 1})
+	for _, request := range []uint32{8, 13, 17} { // echo, timestamp, address mask
+		p.when(bpf.JumpEqual, request, labelHeaders)
+	}
+	p.jump(labelDrop)
+
+	p.mark(labelICMPv6)
+	p.emit(bpf.LoadIndirect{Off: 0, Size: 1})
+	p.when(bpf.JumpEqual, 128, labelHeaders) // echo
+	p.jump(labelDrop)
+
+	p.mark(labelOther)
+	for _, proto := range []uint32{ // as in detect.spoken
+		2, 4, 33, 41, 46, 47, 50, 51, 59, 88, 89, 94, 97, 103, 108, 112, 115, 136, 137, 139, 140,
+	} {
+		p.when(bpf.JumpEqual, proto, labelDrop)
+	}
+	p.jump(labelHeaders)
 }
 
 // whenTag jumps to l when A is the EtherType of a VLAN tag.

@@ -14,14 +14,14 @@ import (
 
 // coreVM runs the part of the filter that looks at the data, on packets of the
 // given EtherType. The part that asks the kernel is tested in kernel_test.go.
-func coreVM(t testing.TB, etherType uint32, tcp, udp config.PortSet) *bpf.VM {
+func coreVM(t testing.TB, etherType uint32, tcp, udp config.PortSet, scans bool) *bpf.VM {
 	t.Helper()
 	var p program
 	p.emit(bpf.LoadConstant{Val: etherType})
 	p.when(bpf.JumpEqual, unix.ETH_P_IP, labelIPv4)
 	p.when(bpf.JumpEqual, unix.ETH_P_IPV6, labelIPv6)
 	p.jump(labelTagged)
-	p.core(tcp, udp)
+	p.core(tcp, udp, scans)
 	vm, err := bpf.NewVM(p.resolve())
 	if err != nil {
 		t.Fatal(err)
@@ -119,11 +119,79 @@ var cases = []struct {
 func TestFilterCore(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			vm := coreVM(t, uint32(c.etherType), someTCP, someUDP)
+			vm := coreVM(t, uint32(c.etherType), someTCP, someUDP, false)
 			if got := run(t, vm, c.packet); got != c.want {
 				t.Errorf("filter returns %d, want %d", got, c.want)
 			}
 		})
+	}
+}
+
+// What may begin something passes to any port; the rest as without.
+func TestFilterScans(t *testing.T) {
+	icmp := func(kind byte) []byte { return append([]byte{kind}, make([]byte, 7)...) }
+	sctp := func(chunk byte) []byte {
+		return append(append([]byte{0, 9, 0, 21}, make([]byte, 8)...), chunk, 0, 0, 4)
+	}
+	four := func(proto byte, b []byte) []byte { return ipv4(src4, proto, 0, nil, b) }
+	six := func(proto byte, b []byte) []byte { return ipv6(src6, proto, b) }
+	const ip, ip6 = unix.ETH_P_IP, unix.ETH_P_IPV6
+	for _, c := range []struct {
+		name         string
+		etherType    uint16
+		packet       []byte
+		traps, scans int
+	}{
+		{"syn", ip, syn4(21), 0, snapHeaders},
+		{"syn to a trap", ip, syn4(11), snapHeaders, snapHeaders},
+		{"fin", ip, four(tcpProto, tcp(21, fin)), 0, snapHeaders},
+		{"null", ip, four(tcpProto, tcp(21, 0)), 0, snapHeaders},
+		{"xmas", ip6, six(tcpProto, tcp(21, fin|psh|urg)), 0, snapHeaders},
+		{"syn+fin", ip6, six(tcpProto, tcp(21, syn|fin)), 0, snapHeaders},
+		{"ack", ip, four(tcpProto, tcp(21, ack)), 0, 0},
+		{"ack to a trap", ip, four(tcpProto, tcp(11, ack)), snapHeaders, snapHeaders},
+		{"maimon", ip6, six(tcpProto, tcp(21, fin|ack)), 0, 0},
+		{"maimon to a trap", ip6, six(tcpProto, tcp(11, fin|ack)), snapHeaders, snapHeaders},
+		{"data", ip, four(tcpProto, tcp(21, psh|ack)), 0, 0},
+		{"syn+ack", ip, four(tcpProto, tcp(11, syn|ack)), 0, 0},
+		{"rst", ip, four(tcpProto, tcp(11, rst)), 0, 0},
+		{"udp, not listed", ip, four(udpProto, udp(11, 4)), 0, 0},
+		{"udp", ip6, six(udpProto, udp(8, 0)), snapHeaders, snapHeaders},
+		{"first fragment", ip, ipv4(src4, tcpProto, more, nil, tcp(21, syn)[:8]), 0, snapHeaders},
+		{"first fragment, udp", ip, ipv4(src4, udpProto, more, nil, udp(11, 0)), 0, 0},
+		{"second fragment", ip, ipv4(src4, tcpProto, more|1, nil, tcp(21, syn)[8:16]), snapWhole, snapWhole},
+		{"init", ip, four(unix.IPPROTO_SCTP, sctp(1)), 0, snapHeaders},
+		{"cookie-echo", ip6, six(unix.IPPROTO_SCTP, sctp(10)), 0, snapHeaders},
+		{"sctp data", ip, four(unix.IPPROTO_SCTP, sctp(0)), 0, 0},
+		{"echo", ip, four(unix.IPPROTO_ICMP, icmp(8)), 0, snapHeaders},
+		{"echo, options", ip, ipv4(src4, unix.IPPROTO_ICMP, 0, make([]byte, 8), icmp(8)), 0, snapHeaders},
+		{"echo, inner tag", unix.ETH_P_8021Q, tag(7, ip, four(unix.IPPROTO_ICMP, icmp(8))), 0, snapHeaders},
+		{"timestamp", ip, four(unix.IPPROTO_ICMP, icmp(13)), 0, snapHeaders},
+		{"mask", ip, four(unix.IPPROTO_ICMP, icmp(17)), 0, snapHeaders},
+		{"echo reply", ip, four(unix.IPPROTO_ICMP, icmp(0)), 0, 0},
+		{"unreachable", ip, four(unix.IPPROTO_ICMP, icmp(3)), 0, 0},
+		{"echo, fragment", ip, ipv4(src4, unix.IPPROTO_ICMP, more, nil, icmp(8)), 0, 0},
+		{"echo6", ip6, six(unix.IPPROTO_ICMPV6, icmp(128)), 0, snapHeaders},
+		{"echo6 reply", ip6, six(unix.IPPROTO_ICMPV6, icmp(129)), 0, 0},
+		{"neighbour solicitation", ip6, six(unix.IPPROTO_ICMPV6, icmp(135)), 0, 0},
+		{"the other family's icmp", ip, four(unix.IPPROTO_ICMPV6, icmp(128)), 0, snapHeaders},
+		{"the other family's icmp", ip6, six(unix.IPPROTO_ICMP, icmp(8)), 0, snapHeaders},
+		{"protocol 143", ip, four(143, nil), 0, snapHeaders},
+		{"protocol 143", ip6, six(143, nil), 0, snapHeaders},
+		{"gre", ip, four(47, make([]byte, 8)), 0, 0},
+		{"esp", ip6, six(50, make([]byte, 8)), 0, 0},
+		{"no next header", ip6, six(59, nil), 0, 0},
+	} {
+		for scans, want := range []int{c.traps, c.scans} {
+			vm := coreVM(t, uint32(c.etherType), someTCP, someUDP, scans == 1)
+			if got := run(t, vm, c.packet); got != want {
+				t.Errorf("%s, scans %v: %d, want %d", c.name, scans == 1, got, want)
+			}
+		}
+	}
+	raw, err := filterWithin(Spec{Scans: true}, maxInstructions)
+	if err != nil || len(raw) < 10 {
+		t.Errorf("without ports: %d instructions, %v", len(raw), err)
 	}
 }
 

@@ -34,6 +34,7 @@ const (
 // Config says what to capture and with what means.
 type Config struct {
 	TCP, UDP  config.PortSet // destination ports that matter
+	Scans     bool           // so does whatever may begin something: see SetScans
 	Workers   int            // sockets that share the work, each for one goroutine; 0: 1
 	RingBytes int            // memory of all rings together; 0: MaxRingBytes, which is also the most
 }
@@ -66,7 +67,7 @@ func Open(c Config) (*Ring, error) {
 	case blocks < minBlocks:
 		return nil, fmt.Errorf("afpacket: ring of %d bytes, at least %d for %d workers", size, workers*minBlocks*blockSize, workers)
 	}
-	r := &Ring{spec: Spec{TCP: slices.Clone(c.TCP), UDP: slices.Clone(c.UDP), IfIndexes: nowhere()}}
+	r := &Ring{spec: Spec{TCP: slices.Clone(c.TCP), UDP: slices.Clone(c.UDP), Scans: c.Scans, IfIndexes: nowhere()}}
 	r.watched.Store(new(watched))
 	fds := make([]int, 0, workers)
 	for range workers {
@@ -139,9 +140,20 @@ func (r *Ring) SetInterfaces(indexes []int32) error {
 // that left may still lie in the ring and are delivered. With two empty sets
 // nothing is captured. After an error the old ports are captured as before.
 func (r *Ring) SetPorts(tcp, udp config.PortSet) error {
+	return r.change(func(spec *Spec) { spec.TCP, spec.UDP = slices.Clone(tcp), slices.Clone(udp) })
+}
+
+// SetScans says whether packets matter that may begin something, whatever their
+// port: TCP without ACK, what SCTP and ICMP begin or ask with, IP protocols that
+// nobody speaks. Of datagrams only those to the ports of SetPorts do. It is like
+// SetPorts otherwise.
+func (r *Ring) SetScans(on bool) error { return r.change(func(spec *Spec) { spec.Scans = on }) }
+
+func (r *Ring) change(edit func(*Spec)) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	spec := Spec{TCP: slices.Clone(tcp), UDP: slices.Clone(udp), IfIndexes: r.spec.IfIndexes}
+	spec := r.spec
+	edit(&spec)
 	if err := r.attach(spec); err != nil {
 		return errors.Join(err, r.attach(r.spec))
 	}

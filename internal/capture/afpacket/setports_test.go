@@ -131,6 +131,44 @@ func TestKernelSetPorts(t *testing.T) {
 	}
 }
 
+// What begins something is captured while it is asked for, beside the ports or
+// without any.
+func TestKernelSetScans(t *testing.T) {
+	n := newTestNet(t)
+	ring := n.open(Config{TCP: someTCP, Scans: true})
+	watch(t, ring, n.recv)
+	c := collect(t, ring)
+	for _, step := range []struct {
+		name  string
+		tcp   config.PortSet
+		scans bool
+		want  int
+	}{
+		{"as opened", someTCP, true, 3},
+		{"off", someTCP, false, 1},
+		{"on", someTCP, true, 3},
+		{"alone", nil, true, 3},
+		{"nothing", nil, false, 0},
+	} {
+		if err := ring.SetScans(step.scans); err != nil {
+			t.Fatal(err)
+		}
+		if err := ring.SetPorts(step.tcp, nil); err != nil {
+			t.Fatal(err)
+		}
+		n.packet(unix.ETH_P_IP, syn4(11))
+		n.packet(unix.ETH_P_IP, syn4(7777))
+		n.packet(unix.ETH_P_IP, ipv4(src4, unix.IPPROTO_ICMP, 0, nil, []byte{8, 0, 0xf7, 0xff, 0, 0, 0, 0}))
+		if err := ring.SetPorts(someTCP, nil); err != nil { // for the marker
+			t.Fatal(err)
+		}
+		n.marker()
+		if got := c.take(); len(got) != step.want {
+			t.Errorf("%s: %d frames, want %d", step.name, len(got), step.want)
+		}
+	}
+}
+
 // The list of advanced mode is exact on the kernel that we run on, and on one
 // with little option memory at worst lets more through.
 func TestKernelAdvancedFilter(t *testing.T) {

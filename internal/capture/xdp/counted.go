@@ -11,7 +11,7 @@ import (
 // table has room for, 1 MiB.
 const maxCounted = 8192
 
-// look empties the program's table of probes for which there was no room, if it
+// look empties the program's tables of probes for which there was no room, if it
 // has counted any since the last look, and hands each to the worker whose source
 // it is. Such a worker has a full ring before it: it is awake, and will look
 // itself before it sleeps.

@@ -17,6 +17,13 @@ const (
 	extHeaders    = 1 << 6
 )
 
+// IP protocol numbers (IANA).
+const (
+	protoICMP   = 1
+	protoICMPv6 = 58
+	protoSCTP   = 132
+)
+
 const eventSize = int(unsafe.Sizeof(bpf.Event{}))
 
 // parse gives the event that a record holds, and the bytes behind it. nil: it
@@ -30,7 +37,7 @@ func parse(record []byte) (e *bpf.Event, rest []byte) {
 
 // kindOf is the kind of event that what tells of; 0: of none.
 func kindOf(what uint8) capture.EventKind {
-	switch what {
+	switch what &^ bpf.WhatNoTrap {
 	case bpf.WhatProbe:
 		return capture.EventProbe
 	case bpf.WhatQuestion:
@@ -69,6 +76,13 @@ func fill(to *capture.Event, e *bpf.Event, kind capture.EventKind, epoch int64) 
 	to.Seq, to.Ack = e.Seq, e.Ack
 	to.TCPOptions = e.Options[:min(int(e.OptionsLen), len(e.Options))]
 	to.PayloadLen = int(e.Payload)
+	to.ICMPType, to.ICMPCode, to.SCTPChunk = 0, 0, 0
+	switch {
+	case e.Proto == protoSCTP:
+		to.SCTPChunk = e.Options[0]
+	case e.Proto == protoICMP && !v6, e.Proto == protoICMPv6 && v6:
+		to.ICMPType, to.ICMPCode = e.Options[0], e.Options[1]
+	}
 	to.IPID = e.Ipid
 	to.TTL = e.Ttl
 	to.DF = e.Ip&bpf.IPDontFragment != 0
@@ -78,6 +92,7 @@ func fill(to *capture.Event, e *bpf.Event, kind capture.EventKind, epoch int64) 
 	to.VLAN = e.Vlan
 	to.Malformed = e.Marks&(badIPChecksum|badChecksum|badLength) != 0
 	to.Short = e.Marks&shortPayload != 0
+	to.Closed = e.What&bpf.WhatNoTrap != 0
 	to.Peer = e.Ip&bpf.IPPeer != 0
 	to.Held = e.Made != 0
 	to.Times = max(e.Times, 1)

@@ -35,12 +35,20 @@ func TestFill(t *testing.T) {
 		"tags":                           {func(e *bpf.Event) { e.Vlans, e.Vlan = 9, [2]uint16{5, 6} }, func(e *capture.Event) bool { return e.VLANs == 2 && e.VLAN == [2]uint16{5, 6} }},
 		"options":                        {func(e *bpf.Event) { e.OptionsLen, e.Options = 2, [40]byte{1, 2, 3} }, func(e *capture.Event) bool { return string(e.TCPOptions) == "\x01\x02" }},
 		"more options than there can be": {func(e *bpf.Event) { e.OptionsLen = 200 }, func(e *capture.Event) bool { return len(e.TCPOptions) == 40 }},
-		"time":                           {func(e *bpf.Event) { e.Time = 5 }, func(e *capture.Event) bool { return e.Time == 1005 }},
+		"for no trap":                    {func(e *bpf.Event) { e.What |= bpf.WhatNoTrap }, func(e *capture.Event) bool { return e.Closed && !e.Held }},
+		"a trap's": {func(*bpf.Event) {}, func(e *capture.Event) bool {
+			return !e.Closed && e.ICMPType == 0 && e.ICMPCode == 0 && e.SCTPChunk == 0
+		}},
+		"ICMP":                     {func(e *bpf.Event) { e.Proto, e.Options = 1, [40]byte{8, 3} }, func(e *capture.Event) bool { return e.ICMPType == 8 && e.ICMPCode == 3 && e.SCTPChunk == 0 }},
+		"ICMPv6":                   {func(e *bpf.Event) { e.Proto, e.Ip, e.Options = 58, bpf.IPv6, [40]byte{128} }, func(e *capture.Event) bool { return e.ICMPType == 128 && len(e.TCPOptions) == 0 }},
+		"ICMP, the other family's": {func(e *bpf.Event) { e.Proto, e.Options = 58, [40]byte{128} }, func(e *capture.Event) bool { return e.ICMPType == 0 }},
+		"SCTP":                     {func(e *bpf.Event) { e.Proto, e.Options = 132, [40]byte{10} }, func(e *capture.Event) bool { return e.SCTPChunk == 10 && e.ICMPType == 0 }},
+		"time":                     {func(e *bpf.Event) { e.Time = 5 }, func(e *capture.Event) bool { return e.Time == 1005 }},
 	} {
 		e := base
 		test.edit(&e)
 		// Nothing stays of the event before.
-		got := capture.Event{Malformed: true, Short: true, Held: true, Peer: true, DF: true, IPOptions: true, ExtHeaders: true, Times: 9, TCPOptions: []byte("old")}
+		got := capture.Event{Malformed: true, Short: true, Held: true, Peer: true, DF: true, IPOptions: true, ExtHeaders: true, Times: 9, Closed: true, ICMPType: 8, ICMPCode: 8, SCTPChunk: 8, TCPOptions: []byte("old")}
 		fill(&got, &e, capture.EventProbe, 1000)
 		if !test.ok(&got) {
 			t.Errorf("%s: %+v", name, got)
@@ -48,6 +56,8 @@ func TestFill(t *testing.T) {
 	}
 	for what, want := range map[uint8]capture.EventKind{
 		bpf.WhatProbe: capture.EventProbe, bpf.WhatQuestion: capture.EventQuestion, bpf.WhatVerified: capture.EventVerified,
+		bpf.WhatProbe | bpf.WhatNoTrap: capture.EventProbe, bpf.WhatQuestion | bpf.WhatNoTrap: capture.EventQuestion,
+		bpf.WhatCounted | bpf.WhatNoTrap: capture.EventCounted, bpf.WhatRaw | bpf.WhatNoTrap: 0,
 		bpf.WhatLiving: capture.EventLiving, bpf.WhatCounted: capture.EventCounted, bpf.WhatRaw: 0, 0: 0, 99: 0,
 	} {
 		if got := kindOf(what); got != want {

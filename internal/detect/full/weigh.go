@@ -3,6 +3,7 @@ package full
 import (
 	"math"
 
+	"portsentry/internal/decode"
 	"portsentry/internal/detect"
 )
 
@@ -64,8 +65,13 @@ func (b *board) weigh(c *detect.Contact, t thing) weight {
 		return weight{score: trap * Step, verified: trap * Step}
 	}
 	if c.Outcome == detect.Answered && !neverAnswered(t.kind()) {
-		if !c.Spoke && (c.Ended || !c.Verified) {
-			return weight{} // found open and left alone: what a scanner does, and a health check
+		switch c.Proto {
+		case decode.ProtoTCP:
+			if !c.Spoke && (c.Ended || !c.Verified) {
+				return weight{} // found open and left alone: what a scanner does, and a health check
+			}
+		case decode.ProtoICMP, decode.ProtoICMPv6:
+			return weight{} // that a machine answers says nothing of who asks for all of them
 		}
 		return weight{score: success}
 	}
@@ -77,8 +83,14 @@ func (b *board) share(c *detect.Contact, t thing) float32 {
 	if c.Trap {
 		return trap
 	}
+	everywhere := servedEverywhere(c.DstPort) && b.elsewhere(t)
 	switch t.kind() {
-	case detect.KindACK, detect.KindWindow, detect.KindMaimon, detect.KindEcho, detect.KindStamp, detect.KindMask:
+	case detect.KindACK, detect.KindWindow, detect.KindMaimon:
+		if everywhere { // a machine that wakes up, and ends what it had
+			return eighth
+		}
+		return half
+	case detect.KindEcho, detect.KindStamp, detect.KindMask:
 		return half
 	case detect.KindUDP:
 		switch {
@@ -89,7 +101,7 @@ func (b *board) share(c *detect.Contact, t thing) float32 {
 		}
 		return half
 	case detect.KindSYN, detect.KindConnect:
-		if servedEverywhere(c.DstPort) && b.elsewhere(t) {
+		if everywhere {
 			return eighth
 		}
 	}

@@ -1,0 +1,52 @@
+package app
+
+import (
+	"net/netip"
+
+	"portsentry/internal/decode"
+	"portsentry/internal/detect"
+)
+
+// scanner finds scans among contacts. Calls come from one goroutine.
+type scanner interface {
+	// Contact looks at one contact. It gives the scan that is found by it, and again
+	// when that has grown by much, for each goes into a queue; else nil. The scan is
+	// good until the next call.
+	Contact(c *detect.Contact) *detect.Scan
+}
+
+// scans is what a worker has besides that finds scans which touch no trap.
+type scans struct {
+	scanner   scanner
+	contact   detect.Contact
+	success   detect.Contact
+	successes chan success
+}
+
+// maxSuccesses wait for the worker: it takes them in with its next contact.
+const maxSuccesses = 256
+
+func newScans(s scanner) *scans {
+	return &scans{scanner: s, successes: make(chan success, maxSuccesses)}
+}
+
+// success is a handshake that somebody completed with a port that is served.
+type success struct {
+	at    int64 // unix nanoseconds
+	who   netip.Addr
+	local netip.AddrPort
+}
+
+// look has the scanner look at the contact; at what had succeeded before it first.
+// A success is evidence for nothing: it says that this attempt did not fail.
+func (s *scans) look() *detect.Scan {
+	for len(s.successes) > 0 {
+		k := <-s.successes
+		s.success = detect.Contact{
+			Time: k.at, Src: k.who, Dst: k.local.Addr(), DstPort: k.local.Port(),
+			Proto: decode.ProtoTCP, Kind: detect.KindSYN, Outcome: detect.Answered,
+		}
+		s.scanner.Contact(&s.success)
+	}
+	return s.scanner.Contact(&s.contact)
+}
