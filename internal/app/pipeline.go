@@ -90,7 +90,7 @@ func (p *pipeline) hit() {
 	if s := p.scans.Load(); s != nil {
 		detect.Hit(&p.probe, &p.sighting, &s.contact)
 		if scan := s.look(); scan != nil {
-			p.sighting.Scan = detect.FoundBy(scan)
+			p.sighting.Scan, p.sighting.Triggered = detect.FoundBy(scan), true
 		}
 	}
 	p.send()
@@ -111,7 +111,7 @@ func (p *pipeline) stranger(s *scans, told, peer bool) {
 	p.sighting = detect.Sighting{
 		Time: b.Time, IfIndex: b.IfIndex, Src: b.Src, Dst: b.Dst, SrcPort: b.SrcPort, DstPort: b.DstPort, Proto: b.Proto,
 		Kind: s.contact.Kind, Flags: b.Flags, TTL: b.TTL, IPOptions: b.IPOptions, Fragmented: b.Marks&decode.Fragmented != 0,
-		Peer: peer, Scan: detect.FoundBy(scan),
+		Peer: peer, Scan: detect.FoundBy(scan), Count: uint32(scan.Probes), Triggered: true,
 	}
 	p.send()
 }

@@ -50,7 +50,7 @@ func TestScansOfPackets(t *testing.T) {
 	p.handle(f)
 	want := detect.Found{Kind: detect.KindSYN, Direction: detect.Vertical, Proto: 6, Ports: 2, Targets: 1, Probes: 2, Score: 24}
 	s := <-queue
-	if s.Scan != want || s.Count != 0 || s.Triggered || s.Verified || s.Src != c.Src || s.DstPort != c.DstPort || s.Time != f.Time || s.TTL != 64 {
+	if s.Scan != want || s.Count != 2 || !s.Triggered || s.Verified || s.Src != c.Src || s.DstPort != c.DstPort || s.Time != f.Time || s.TTL != 64 {
 		t.Errorf("%+v", s)
 	}
 }

@@ -163,8 +163,9 @@ func TestContactAllocatesNothing(t *testing.T) {
 }
 
 func TestFoundBy(t *testing.T) {
-	s := Scan{Kind: KindSYN, Direction: Block, Proto: 6, Verified: true, Ports: 5, Targets: 2, Probes: 9, Score: 23.5}
-	if got, want := FoundBy(&s), (Found{KindSYN, Block, 6, true, 5, 2, 9, 23.5}); got != want {
+	s := Scan{Kind: KindSYN, Direction: Block, Proto: 6, Verified: true, Ports: 5, Targets: 2, Probes: 9, Score: 23.5, First: 7}
+	want := Found{Kind: KindSYN, Direction: Block, Proto: 6, Verified: true, First: 7, Ports: 5, Targets: 2, Probes: 9, Score: 23.5}
+	if got := FoundBy(&s); got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 }

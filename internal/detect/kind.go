@@ -108,6 +108,30 @@ func TypeText(k Kind, flags uint16) string {
 		return "UDP"
 	case KindConnect:
 		return "Connect"
+	case KindINIT:
+		return "SCTP INIT scan"
+	case KindCookie:
+		return "SCTP COOKIE-ECHO scan"
+	case KindProto:
+		return "IP protocol scan"
+	case KindEcho:
+		return "ICMP echo sweep"
+	case KindStamp:
+		return "ICMP timestamp sweep"
+	case KindMask:
+		return "ICMP address mask sweep"
+	case KindOS:
+		return "OS detection"
+	case KindVersion:
+		return "Version detection"
+	case KindWindow:
+		return "TCP window scan"
+	case KindIdle:
+		return "TCP idle scan"
+	case KindWorm:
+		return "Worm-like scan"
+	case KindARP:
+		return "ARP sweep"
 	}
 	bit := func(f uint16) int {
 		if flags&f != 0 {

@@ -31,8 +31,8 @@ type Sighting struct {
 	Verified bool // the contact itself completed a handshake: the source is not forged
 	Several  bool // and so did one with another trap port before: no web page's doing
 
-	Count     uint32 // hits of this source on traps so far, this one included; 0: this is none
-	Triggered bool   // Count has reached SCAN_TRIGGER
+	Count     uint32 // hits of this source on traps so far, this one included; where it is none, its probes
+	Triggered bool   // Count has reached SCAN_TRIGGER, or a scan was found
 
 	Scan Found // what its source is found to do; zero: nothing new
 }
@@ -43,6 +43,7 @@ type Found struct {
 	Direction      Direction
 	Proto          uint8 // IP protocol number, 0: several
 	Verified       bool
+	First          int64 // unix nanoseconds
 	Ports, Targets uint32
 	Probes         uint32
 	Score          float32
@@ -51,7 +52,7 @@ type Found struct {
 // FoundBy is what goes along of s.
 func FoundBy(s *Scan) Found {
 	return Found{
-		Kind: s.Kind, Direction: s.Direction, Proto: s.Proto, Verified: s.Verified,
+		Kind: s.Kind, Direction: s.Direction, Proto: s.Proto, Verified: s.Verified, First: s.First,
 		Ports: uint32(s.Ports), Targets: uint32(s.Targets), Probes: uint32(s.Probes), Score: float32(s.Score),
 	}
 }

@@ -66,8 +66,12 @@ func (j *Judge) Decide(s *detect.Sighting) Verdict {
 	if s.Verified {
 		v.Evidence = E2
 	}
-	if s.Proto == decode.ProtoUDP {
+	switch s.Proto {
+	case decode.ProtoTCP:
+	case decode.ProtoUDP:
 		v.Block = j.policy.BlockUDP
+	default:
+		v.Block = config.BlockNone // BLOCK_TCP and BLOCK_UDP are about those
 	}
 	if v.Spared = j.trust.Spares(s.Src, s.Dst); v.Spared != NotSpared {
 		if v.Spared == Own && j.policy.ShowOwn {
@@ -86,6 +90,9 @@ func (j *Judge) Decide(s *detect.Sighting) Verdict {
 	}
 	if v.Block == config.BlockNone {
 		v.Reason = "log only"
+		if s.Scan.Kind != detect.KindNone {
+			v.Reason = evidence(s) + "; log only"
+		}
 		return v
 	}
 	v.Prefix = netip.PrefixFrom(s.Src, s.Src.BitLen())
@@ -106,12 +113,28 @@ func (j *Judge) Decide(s *detect.Sighting) Verdict {
 	return v
 }
 
+// evidence is in words what the source did.
+func evidence(s *detect.Sighting) string {
+	f := &s.Scan
+	if f.Kind == detect.KindNone {
+		return fmt.Sprintf("%s to trap port %d", s.Kind, s.DstPort)
+	}
+	where := "one address"
+	if f.Targets > 1 {
+		where = fmt.Sprintf("%d addresses", f.Targets)
+	}
+	if f.Ports > 1 {
+		where = fmt.Sprintf("%d ports of %s", f.Ports, where)
+	}
+	return fmt.Sprintf("%s %s scan of %s", f.Direction, f.Kind, where)
+}
+
 // strength says how hard the evidence lets us answer, and why. One verified
 // contact alone can be the doing of a web page that its owner looks at: it ends
 // no connection that exists, and somebody who is connected keeps what is served.
 func (j *Judge) strength(v *Verdict) (Strength, string) {
 	s := &v.Sighting
-	hit := fmt.Sprintf("%s to trap port %d", s.Kind, s.DstPort)
+	hit := evidence(s)
 	v.Peer = s.Peer || j.peers.Has(s.Src)
 	switch {
 	case s.Several:

@@ -239,3 +239,30 @@ func TestShowOwn(t *testing.T) {
 		t.Errorf("%+v", v)
 	}
 }
+
+// A scan that touches no trap is unverified, and earns what a trap hit earns: of TCP
+// and UDP. Other protocols are named.
+func TestScans(t *testing.T) {
+	j := New(Policy{BlockTCP: config.BlockBan, BlockUDP: config.BlockBan, BanUnverified: time.Minute, BanVerified: time.Hour}, trust(), fakePeers{addr("203.0.113.5")}, fakeHistory{})
+	scan := func(src string, proto uint8, k detect.Kind) Verdict {
+		return j.Decide(&detect.Sighting{
+			Src: addr(src), Dst: addr("192.0.2.1"), DstPort: 1004, Proto: proto, Kind: k, Count: 5, Triggered: true,
+			Scan: detect.Found{Kind: k, Proto: proto, Ports: 5, Targets: 1, Probes: 5, Score: 14.9},
+		})
+	}
+	for _, c := range []struct {
+		v        Verdict
+		strength Strength
+		reason   string
+	}{
+		{scan("203.0.113.9", decode.ProtoTCP, detect.KindSYN), Soft, "vertical syn scan of 5 ports of one address, unverified"},
+		{scan("203.0.113.9", decode.ProtoUDP, detect.KindUDP), Soft, "vertical udp scan of 5 ports of one address, unverified"},
+		{scan("203.0.113.5", decode.ProtoTCP, detect.KindSYN), Limited, "connection to a served port"},
+		{scan("203.0.113.9", decode.ProtoSCTP, detect.KindINIT), Nothing, "vertical sctp-init scan of 5 ports of one address; log only"},
+		{scan("192.0.2.254", decode.ProtoTCP, detect.KindSYN), Nothing, Gateway.Reason()},
+	} {
+		if c.v.Strength != c.strength || c.v.Evidence != E1 || !strings.Contains(c.v.Reason, c.reason) {
+			t.Errorf("%v, %v, %q; want %v, %q", c.v.Strength, c.v.Evidence, c.v.Reason, c.strength, c.reason)
+		}
+	}
+}

@@ -1,9 +1,9 @@
 package log
 
 import (
+	"math"
 	"net/netip"
 	"strconv"
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -39,7 +39,7 @@ func (w *Writer) scanJSON(r *store.Record) {
 		}
 	}
 	b = append(b, `,"protocol":`...)
-	b = appendString(b, protocol(s.Proto))
+	b = appendString(b, protocolOf(s.Proto))
 	b = append(b, `,"kind":"`...)
 	b = append(b, s.Kind.String()...)
 	b = append(b, `","type":"`...)
@@ -80,9 +80,61 @@ func (w *Writer) scanJSON(r *store.Record) {
 		b = append(b, '}')
 	}
 	w.emit(levelNotice, append(b, '}'))
+	if s.Scan.Kind != detect.KindNone {
+		w.foundJSON(r)
+	}
 	for i := range r.Outcome.Actions {
 		w.actionJSON(s.Src, &r.Outcome.Actions[i])
 	}
+}
+
+// foundJSON writes what the source was found to do.
+func (w *Writer) foundJSON(r *store.Record) {
+	s := &r.Verdict.Sighting
+	f := &s.Scan
+	b := append(w.begin(), `{"event":"scan","time":"`...)
+	b = time.Unix(0, s.Time).UTC().AppendFormat(b, rfc3339)
+	b = append(b, `","source":"`...)
+	b = appendAddr(b, s.Src)
+	b = append(b, `","kind":"`...)
+	b = append(b, f.Kind.String()...)
+	b = append(b, `","direction":"`...)
+	b = append(b, f.Direction.String()...)
+	b = append(b, `","proto":"`...)
+	b = append(b, protocolOf(f.Proto)...)
+	b = append(b, `","evidence":"`...)
+	b = append(b, r.Verdict.Evidence.String()...)
+	b = append(b, `","first":"`...)
+	b = time.Unix(0, f.First).UTC().AppendFormat(b, rfc3339)
+	b = append(b, `","last":"`...)
+	b = time.Unix(0, s.Time).UTC().AppendFormat(b, rfc3339)
+	b = appendNumber(b, `","ports":`, uint64(f.Ports))
+	b = appendNumber(b, `,"targets":`, uint64(f.Targets))
+	b = appendNumber(b, `,"probes":`, uint64(f.Probes))
+	b = append(b, `,"score":`...)
+	b = strconv.AppendFloat(b, math.Round(100*float64(f.Score))/100, 'f', -1, 64)
+	b = appendString(append(b, `,"reason":`...), r.Verdict.Reason)
+	w.emit(levelNotice, append(b, '}'))
+}
+
+// protocolOf is an IP protocol as JSON names it: by its number where it has no name
+// here, "several" where there is no single one.
+func protocolOf(proto uint8) string {
+	switch proto {
+	case 0:
+		return "several"
+	case decode.ProtoICMP:
+		return "icmp"
+	case decode.ProtoTCP:
+		return "tcp"
+	case decode.ProtoUDP:
+		return "udp"
+	case decode.ProtoICMPv6:
+		return "icmpv6"
+	case decode.ProtoSCTP:
+		return "sctp"
+	}
+	return "ip-" + strconv.Itoa(int(proto))
 }
 
 // bannedNow reports whether the sighting led to a native ban.
@@ -127,16 +179,6 @@ func beginEvent(b []byte, event string) []byte {
 	b = append(b, `","time":"`...)
 	b = time.Now().UTC().AppendFormat(b, rfc3339)
 	return append(b, '"')
-}
-
-func protocol(proto uint8) string {
-	switch proto {
-	case decode.ProtoTCP:
-		return "tcp"
-	case decode.ProtoUDP:
-		return "udp"
-	}
-	return strings.ToLower(store.ProtoName(proto))
 }
 
 // stepWord is the step as JSON has it.
