@@ -63,7 +63,8 @@ type daemon struct {
 	asking  sync.RWMutex // held, for reading, by who asks over the control socket
 	closing bool         // guarded by asking
 
-	settle    func() // once the start is over
+	settle    func()      // once the start is over
+	full      *fullDetect // nil: nobody has asked for it
 	base      *tasks
 	capturing *tasks
 	closers   []func() error // run in reverse order at stop
@@ -178,6 +179,7 @@ func (d *daemon) run(ctx context.Context) error {
 		d.hearTable(t)
 	}
 	capturing.start("housekeeping", d.keepHouse)
+	capturing.start("crowd", d.tellCrowd)
 
 	select {
 	case <-ctx.Done():
@@ -189,7 +191,7 @@ func (d *daemon) run(ctx context.Context) error {
 	close(d.stopping)
 	proc.SayStopping()
 	d.notify("STOPPING=1")
-	err := capturing.stop()
+	err := errors.Join(capturing.stop(), d.closeFullDetect())
 	close(d.decider.last)
 	err = errors.Join(err, decide.drain())
 	d.endAsking()

@@ -32,6 +32,7 @@ type pipeline struct {
 	undecoded atomic.Uint64 // frames that were no packet we understand
 	lost      atomic.Uint64 // sightings for which the queue had no room
 	shown     atomic.Uint64 // sightings that stand for probes which the kernel only counted
+	found     atomic.Uint64 // scans that were told of
 	unnoted   atomic.Uint64 // successes for which there was no room
 }
 
@@ -90,6 +91,7 @@ func (p *pipeline) hit() {
 	if s := p.scans.Load(); s != nil {
 		detect.Hit(&p.probe, &p.sighting, &s.contact)
 		if scan := s.look(); scan != nil {
+			p.found.Add(1)
 			p.sighting.Scan, p.sighting.Triggered = detect.FoundBy(scan), true
 		}
 	}
@@ -107,6 +109,7 @@ func (p *pipeline) stranger(s *scans, told, peer bool) {
 	if scan == nil {
 		return
 	}
+	p.found.Add(1)
 	b := &p.probe
 	p.sighting = detect.Sighting{
 		Time: b.Time, IfIndex: b.IfIndex, Src: b.Src, Dst: b.Dst, SrcPort: b.SrcPort, DstPort: b.DstPort, Proto: b.Proto,

@@ -13,6 +13,8 @@ type scanner interface {
 	// when that has grown by much, for each goes into a queue; else nil. The scan is
 	// good until the next call.
 	Contact(c *detect.Contact) *detect.Scan
+	// Remember keeps for later what is known.
+	Remember()
 }
 
 // scans is what a worker has besides that finds scans which touch no trap.

@@ -200,6 +200,7 @@ func BenchmarkStrangerPath(b *testing.B) {
 type nobody struct{}
 
 func (nobody) Contact(*detect.Contact) *detect.Scan { return nil }
+func (nobody) Remember()                            {}
 
 func TestDatagramPorts(t *testing.T) {
 	for _, c := range []struct {
@@ -217,3 +218,5 @@ func TestDatagramPorts(t *testing.T) {
 		}
 	}
 }
+
+func (f *finder) Remember() {}

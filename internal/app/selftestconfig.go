@@ -36,7 +36,7 @@ func tryOut(c *config.Config, dir string) (*tryout, error) {
 	t := &tryout{}
 	keys := map[string]string{
 		"LOG_FORMAT": string(config.LogJSON), "RESOLVE_HOST": "0", "INTERFACES": "",
-		"IGNORE_FILE": c.IgnoreFile, "HISTORY_FILE": "", "BLOCKED_FILE": "",
+		"IGNORE_FILE": c.IgnoreFile, "HISTORY_FILE": "", "BLOCKED_FILE": "", "SOURCES_FILE": "",
 	}
 	if c.HistoryFile != "" {
 		keys["HISTORY_FILE"] = filepath.Join(dir, "history")

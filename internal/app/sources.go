@@ -16,7 +16,6 @@ import (
 	"portsentry/internal/capture/listen"
 	"portsentry/internal/config"
 	"portsentry/internal/detect"
-	"portsentry/internal/detect/full"
 	"portsentry/internal/host"
 )
 
@@ -178,8 +177,11 @@ func (d *daemon) setScanner(p *pipeline, c *config.Config) error {
 			}
 			p.strangers.lookup = lookup
 		}
+		if err := d.setFullDetect(c); err != nil {
+			return err
+		}
 		own := func(a netip.Addr) bool { return d.facts.watcher.Snapshot().IsOwn(a) }
-		p.scans.Store(newScans(full.New(full.Options{Sources: full.DefaultSources / workers(), Local: own})))
+		p.scans.Store(newScans(d.full.engine(own)))
 	}
 	return nil
 }

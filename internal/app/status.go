@@ -57,6 +57,9 @@ func (d *daemon) Status(context.Context) (view.Status, error) {
 		Bans:     d.responder.Count(),
 	}
 	s.Problems = d.problems.list()
+	if findsScans(c) {
+		s.Horizon = horizon().Seconds()
+	}
 	if s.Config == "" {
 		s.Config = "built-in defaults"
 	}
@@ -77,13 +80,15 @@ func (d *daemon) counters() []view.Counter {
 	}
 	var frames, ringLost, other uint64
 	var det detect.Stats
-	var undecoded, queueLost, fragLost uint64
+	var undecoded, queueLost, fragLost, scans, unnoted uint64
 	pipes := func(all []*pipeline) {
 		for _, p := range all {
 			det.Add(p.detector.Stats())
 			undecoded += p.undecoded.Load()
 			queueLost += p.lost.Load()
 			fragLost += p.decoder.Stats().Evicted
+			scans += p.found.Load()
+			unnoted += p.unnoted.Load()
 		}
 	}
 	if path := d.packets.Load(); path != nil {
@@ -131,6 +136,13 @@ func (d *daemon) counters() []view.Counter {
 	count("bad_checksum_total", "packets no host would take", det.BadChecksum)
 	count("not_ours_total", "packets to addresses that are not ours", det.NotOurs)
 	loss("unsure_total", "packets about which the kernel could not be asked in time", det.Unsure)
+	if d.full != nil {
+		count("contacts_total", "first packets to what nobody serves here", det.Contacts)
+		loss("contacts_unsure_total", "of them, those about which the kernel could not be asked in time", det.ContactUnsure)
+		loss("contacts_lost_total", "of them, those that the kernel could not even count by source", kernel.ClosedLost)
+		count("scans_told_total", "scans found, counted again each time they have doubled", scans)
+		loss("successes_lost_total", "connections to services that were not taken into account for lack of room", unnoted)
+	}
 	count("sources_evicted_total", "sources forgotten to make room", det.Evicted)
 	loss("queue_lost_total", "sightings lost because the queue was full", queueLost)
 	loss("facts_failed_total", "times that interfaces and addresses could not be read", d.facts.watcher.Failures())

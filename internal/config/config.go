@@ -84,7 +84,7 @@ type Config struct {
 	AdvancedPortsTCP, AdvancedPortsUDP     int // N: ports 1 to N-1; 0 when not set
 	AdvancedExcludeTCP, AdvancedExcludeUDP PortSet
 
-	IgnoreFile, HistoryFile, BlockedFile string
+	IgnoreFile, HistoryFile, BlockedFile, SourcesFile string
 
 	ResolveHost        bool
 	BlockTCP, BlockUDP Block

@@ -112,6 +112,10 @@ The addresses of this machine, its gateways and its resolvers, and the address y
 
 The file must be root's and lie where only root may write. Else it is read once, left alone, and said to be.`,
 	}, {
+		Key: "SOURCES_FILE", Group: group, Since: "3.0", Values: pathValues,
+		Brief: "what is remembered of sources, for SCAN_DETECT=full",
+		Text:  `Written when portsentry ends and read when it starts, so that a restart is no amnesty for who scans one port a day. It has no addresses in it, only keyed hashes, and is 32 MiB at most. Not set, that is forgotten at the end.`,
+	}, {
 		Key: "RESOLVE_HOST", Group: group, Since: "1.x", Values: flagValues,
 		Brief: "look up the names of scanners",
 		Text: `1 asks the resolver for the name of a scanner and writes it where the log lines have a place for it. Nothing is decided by a name, and no packet waits for one.

@@ -30,6 +30,7 @@ func settings(c *Config) []setting {
 		pathKey("IGNORE_FILE", &c.IgnoreFile),
 		pathKey("HISTORY_FILE", &c.HistoryFile),
 		pathKey("BLOCKED_FILE", &c.BlockedFile),
+		pathKey("SOURCES_FILE", &c.SourcesFile),
 		flagKey("RESOLVE_HOST", &c.ResolveHost),
 		wordKey("LOG_FORMAT", &c.LogFormat, Log2x, Log1x, LogJSON),
 

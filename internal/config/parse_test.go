@@ -261,6 +261,7 @@ CAPTURE="auto" # default
 IGNORE_FILE="" # default
 HISTORY_FILE="" # default
 BLOCKED_FILE="" # default
+SOURCES_FILE="" # default
 RESOLVE_HOST="0" # default
 LOG_FORMAT="2.x" # default
 SCAN_DETECT="traps" # default

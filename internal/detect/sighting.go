@@ -47,6 +47,8 @@ type Found struct {
 	Ports, Targets uint32
 	Probes         uint32
 	Score          float32
+	Tool           string // "": none that is known
+	Campaign       uint64 // 0: alone
 }
 
 // FoundBy is what goes along of s.
@@ -54,5 +56,6 @@ func FoundBy(s *Scan) Found {
 	return Found{
 		Kind: s.Kind, Direction: s.Direction, Proto: s.Proto, Verified: s.Verified, First: s.First,
 		Ports: uint32(s.Ports), Targets: uint32(s.Targets), Probes: uint32(s.Probes), Score: float32(s.Score),
+		Tool: s.Tool, Campaign: s.Campaign,
 	}
 }

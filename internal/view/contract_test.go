@@ -144,7 +144,7 @@ func records() []*store.Record {
 	vary(func(r *store.Record) {
 		s := &r.Verdict.Sighting
 		s.Proto, s.Kind, s.Flags = decode.ProtoSCTP, detect.KindINIT, 0
-		s.Scan = detect.Found{Kind: detect.KindINIT, Proto: s.Proto, First: s.Time, Ports: 5, Targets: 1, Probes: 7, Score: 14.93}
+		s.Scan = detect.Found{Kind: detect.KindINIT, Proto: s.Proto, First: s.Time, Ports: 5, Targets: 1, Probes: 7, Score: 14.93, Tool: "nmap", Campaign: 3}
 	})
 	for spared := judge.Ignored; spared <= judge.TimeServer; spared++ {
 		vary(func(r *store.Record) { r.Verdict.Spared = spared })

@@ -24,6 +24,10 @@ type Status struct {
 	BlockTCP int       `json:"block_tcp"`
 	BlockUDP int       `json:"block_udp"`
 
+	// Horizon is how many seconds at most may lie between the probes of a scan of five
+	// ports that is found; 0: scans are found by traps alone.
+	Horizon float64 `json:"horizon_s,omitempty"`
+
 	Counters []Counter `json:"counters"` // in a fixed order
 	Bans     int       `json:"bans"`
 	Problems []string  `json:"problems,omitempty"` // sentences; empty: healthy

@@ -198,13 +198,12 @@ func (c *Crowd) Finish() {
 	c.watchers.stop(c)
 }
 
-// Flooding reports whether a flood in forged names goes on: unverified contacts are
-// then no evidence against whom they name.
-func (c *Crowd) Flooding() bool { return c.flood.on }
+// Flooding reports whether a flood in forged names goes on that is not at one port: any
+// name may come up in it more than once by chance.
+func (c *Crowd) Flooding() bool { return c.flood.on && !c.flood.one }
 
-// Flooded reports whether a contact with that port is part of what floods: all are when
-// the flood is not at one port, none when there is no flood. A real scan of other ports
-// may be judged as ever.
+// Flooded reports whether a contact with that port is part of what floods one port, and
+// so is no evidence against whom it names. A real scan of other ports is judged as ever.
 func (c *Crowd) Flooded(proto uint8, port uint16) bool { return c.flood.at(proto, port) }
 
 // Groups hands out the groups that are new or have changed since it was last called.

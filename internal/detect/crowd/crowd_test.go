@@ -206,7 +206,7 @@ func TestOnePacketAhead(t *testing.T) {
 		s.Contact(s.bare(s.anybody(), 80, detect.Silent), 0, 0)
 		s.pass(ms)
 	}
-	if !s.Flooding() {
+	if !s.flood.on {
 		t.Error("no flood is seen after a packet of the future")
 	}
 }

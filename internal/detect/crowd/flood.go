@@ -181,7 +181,7 @@ func (f *flood) aim() {
 }
 
 func (f *flood) at(proto uint8, port uint16) bool {
-	return f.on && (!f.one || proto == f.notice.Proto && port == f.notice.Port)
+	return f.on && f.one && proto == f.notice.Proto && port == f.notice.Port
 }
 
 func (f *flood) tick(c *Crowd) {

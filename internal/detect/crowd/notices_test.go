@@ -29,15 +29,15 @@ func TestForgedFlood(t *testing.T) {
 				s.Contact(ct, 0, 0)
 				s.pass(ms)
 			}
-			if !s.Flooding() {
+			if !s.flood.on {
 				t.Error("no flood while there is one")
 			}
-			if s.Flooded(decode.ProtoTCP, 22) != o.many || !s.Flooded(decode.ProtoTCP, 80) {
+			if s.Flooding() != o.many || s.Flooded(decode.ProtoTCP, 22) || s.Flooded(decode.ProtoTCP, 80) == o.many {
 				t.Error("the flood is at other ports")
 			}
 			to := s.now
 			s.pass(60 * second)
-			if s.Flooding() {
+			if s.flood.on {
 				t.Error("a flood that is over")
 			}
 			n := s.notice(Flood)

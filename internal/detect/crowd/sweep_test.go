@@ -174,7 +174,7 @@ func TestSweepWithinFlood(t *testing.T) {
 		}
 		s.Contact(s.stack(ip4(0xcb007100+uint32(i)), uint16(7000+i*3), detect.Refused), 0, 0)
 	}
-	if !s.Flooding() {
+	if !s.flood.on {
 		t.Error("no flood")
 	}
 	if g := s.group(Network); g.Count != 50 {

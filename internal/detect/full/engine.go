@@ -40,9 +40,11 @@ type Crowd interface {
 	// Contact is told of every contact, with what the source seems to use. It gives
 	// the number of the campaign that the source belongs to by now, 0: none.
 	Contact(c *detect.Contact, t detect.Tool, run uint64) (campaign uint64)
-	// Flooded reports whether a contact with that port is part of a flood in forged
-	// names, and so says nothing about its source.
+	// Flooded reports whether a contact with that port is part of a flood of it in
+	// forged names, and so says nothing about its source. Flooding reports whether a
+	// flood at many ports goes on: a name may come up in it more than once by chance.
 	Flooded(proto uint8, port uint16) bool
+	Flooding() bool
 	// Tick is called about once a second, in the time of the packets.
 	Tick(now int64)
 }
@@ -97,10 +99,20 @@ func (e *Engine) Contact(c *detect.Contact) *detect.Scan {
 		}
 	}
 	campaign := e.crowd(b, c)
-	if b.score < Threshold && b.verified < Threshold {
+	if b.verified < Threshold && (b.score < Threshold || b.score < e.threshold(src)) {
 		return nil
 	}
 	return e.goesOn(src, b, c, t, campaign)
+}
+
+// threshold is where the score of what anybody can forge decides about src. In a flood
+// at many ports twice as much is asked for: one innocent in 1e12 instead of one in 1e6,
+// for so many names come up. What has been counted stays.
+func (e *Engine) threshold(src netip.Addr) float32 {
+	if e.o.Crowd != nil && e.o.Crowd.Flooding() && !e.found.has(src) {
+		return 2 * Threshold
+	}
+	return Threshold
 }
 
 // flooded: what a flood in forged names is made of says nothing about anybody.

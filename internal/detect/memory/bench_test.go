@@ -80,11 +80,3 @@ func BenchmarkLoad(b *testing.B) {
 		}
 	}
 }
-
-func BenchmarkSumsAdd(b *testing.B) {
-	s := testSums(SumsOptions{})
-	b.ReportAllocs()
-	for i := uint64(0); b.Loop(); i++ {
-		s.Add(i%5000, addr(i), uint16(i), t0+int64(i)*1000)
-	}
-}

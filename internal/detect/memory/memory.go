@@ -1,7 +1,6 @@
 // Package memory remembers for days who failed: detect.Memory of a source in, when
 // the tier that looks at every contact lets go of it, and out again when the source
-// comes back, after a restart too (Long). And it adds up what many sources do
-// together, in fixed memory (Sums). It never holds an address, only a keyed hash.
+// comes back, after a restart too. It never holds an address, only a keyed hash.
 //
 // # Fading
 //
@@ -195,6 +194,10 @@ func (l *Long) Stats() Stats {
 	s.Entries, s.Probation = l.table.entries, l.table.once
 	return s
 }
+
+// Secret is a number for who hashes beside l what l is to keep: as long as the table
+// lasts it is the same, and nobody else can know it.
+func (l *Long) Secret() uint64 { return l.key.hash(0, 1) }
 
 // Bytes is the memory that l takes now.
 func (l *Long) Bytes() int { return l.table.bytes() + l.door.bytes() }

@@ -32,6 +32,10 @@ func writeStatus(w *bufio.Writer, st *view.Status, now time.Time, width int) {
 		wrapped(w, "lost", labels, "nothing", width)
 	}
 	writeCounters(w, "lost", losses, width)
+	if st.Horizon > 0 {
+		slowest := "without traps too: five ports, one in " + span(time.Duration(st.Horizon*float64(time.Second))) + " at the slowest"
+		wrapped(w, "scans", labels, slowest, width)
+	}
 	wrapped(w, "answer", labels, printable(answer(st)), width)
 	wrapped(w, "bans", labels, grouped(uint64(max(st.Bans, 0)))+" in force", width)
 	writeCounters(w, "counted", counts, width)

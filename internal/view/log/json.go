@@ -1,6 +1,7 @@
 package log
 
 import (
+	"fmt"
 	"math"
 	"net/netip"
 	"strconv"
@@ -113,6 +114,13 @@ func (w *Writer) foundJSON(r *store.Record) {
 	b = appendNumber(b, `,"probes":`, uint64(f.Probes))
 	b = append(b, `,"score":`...)
 	b = strconv.AppendFloat(b, math.Round(100*float64(f.Score))/100, 'f', -1, 64)
+	if f.Tool != "" {
+		b = appendString(append(b, `,"tool":`...), f.Tool)
+	}
+	if f.Campaign != 0 {
+		b = append(b, `,"campaign":"`...)
+		b = append(fmt.Appendf(b, "%016x", f.Campaign), '"')
+	}
 	b = appendString(append(b, `,"reason":`...), r.Verdict.Reason)
 	w.emit(levelNotice, append(b, '}'))
 }
