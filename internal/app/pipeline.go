@@ -88,7 +88,7 @@ func (p *pipeline) event(e *capture.Event) {
 
 // hit hands on the sighting of a trap, which is a contact as well.
 func (p *pipeline) hit() {
-	if s := p.scans.Load(); s != nil {
+	if s := p.scans.Load(); s != nil && (!p.sighting.Triggered || s.mayName(p.sighting.Time)) {
 		detect.Hit(&p.probe, &p.sighting, &s.contact)
 		if scan := s.look(); scan != nil {
 			p.found.Add(1)

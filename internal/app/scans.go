@@ -2,6 +2,7 @@ package app
 
 import (
 	"net/netip"
+	"time"
 
 	"portsentry/internal/decode"
 	"portsentry/internal/detect"
@@ -23,6 +24,24 @@ type scans struct {
 	contact   detect.Contact
 	success   detect.Contact
 	successes chan success
+	named     int64 // up to when mayName is used up, unix nanoseconds
+}
+
+// A hit that is answered anyway is looked at for what it is part of, a campaign or a
+// known tool: so many a second and at once, for of a flood there is nothing to name.
+const (
+	nameEvery = int64(5 * time.Millisecond)
+	nameAhead = 512 * nameEvery
+)
+
+// mayName reports whether a hit at the time t may be looked at for that (the generic
+// cell rate algorithm).
+func (s *scans) mayName(t int64) bool {
+	if s.named > t+nameAhead {
+		return false
+	}
+	s.named = max(s.named, t) + nameEvery
+	return true
 }
 
 // maxSuccesses wait for the worker: it takes them in with its next contact.

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"portsentry/internal/capture"
 	"portsentry/internal/config"
@@ -220,3 +221,27 @@ func TestDatagramPorts(t *testing.T) {
 }
 
 func (f *finder) Remember() {}
+
+// A hit that is answered anyway is looked at as long as there are few.
+func TestNaming(t *testing.T) {
+	s := newScans(nobody{})
+	now, n := int64(1e18), 0
+	for range 1000 {
+		if s.mayName(now) {
+			n++
+		}
+	}
+	if n != 513 {
+		t.Errorf("%d at once", n)
+	}
+	n = 0
+	for range 10_000 {
+		now += int64(time.Millisecond)
+		if s.mayName(now) {
+			n++
+		}
+	}
+	if n < 1990 || n > 2010 {
+		t.Errorf("%d in ten seconds", n)
+	}
+}

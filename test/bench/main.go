@@ -71,6 +71,7 @@ func run(ctx context.Context, args []string, out io.Writer) (int, error) {
 	binary := flags.String("portsentry", "", "measure this `binary` (default: build cmd/portsentry)")
 	only := flags.String("only", strings.Join(names, ","), "`sections` to measure")
 	list := flags.String("ways", wayNames(), "`ways` to capture and ban")
+	detect := flags.String("detect", "", "SCAN_DETECT, `traps` or full (default: as where it is not set)")
 	quick := flags.Bool("quick", false, "a tenth of the packets: for trying the bench, not for figures")
 	strict := flags.Bool("strict", false, "exit with 3 when a target is missed")
 	if err := flags.Parse(args); err != nil {
@@ -85,6 +86,9 @@ func run(ctx context.Context, args []string, out io.Writer) (int, error) {
 	ways, err := chooseWays(*list)
 	if err != nil {
 		return 0, err
+	}
+	for i := range ways {
+		ways[i].detect = *detect
 	}
 
 	dir, err := os.MkdirTemp("", "psbench")

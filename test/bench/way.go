@@ -13,13 +13,14 @@ type way struct {
 	name                 string
 	capture, blockMethod string  // CAPTURE and BLOCK_METHOD
 	perMillion           float64 // target: CPU seconds per million probes recorded
+	detect               string  // SCAN_DETECT; "": the daemon's default
 }
 
 // ways are in the order of the table.
 func ways() []way {
 	return []way{
-		{"xdp", "xdp", "auto", 2},
-		{"afpacket", "afpacket", "nftables", 4},
+		{"xdp", "xdp", "auto", 2, ""},
+		{"afpacket", "afpacket", "nftables", 4, ""},
 	}
 }
 
@@ -49,6 +50,9 @@ func (w way) logOnly() map[string]string {
 	c := map[string]string{"TCP_PORTS": trapPorts, "UDP_PORTS": "7,9,69", "BLOCK_TCP": "0", "BLOCK_UDP": "0"}
 	if w.capture != "" {
 		c["CAPTURE"] = w.capture
+	}
+	if w.detect != "" {
+		c["SCAN_DETECT"] = w.detect
 	}
 	return c
 }
