@@ -88,7 +88,14 @@ func (p *pipeline) event(e *capture.Event) {
 
 // hit hands on the sighting of a trap, which is a contact as well.
 func (p *pipeline) hit() {
-	if s := p.scans.Load(); s != nil && (!p.sighting.Triggered || s.mayName(p.sighting.Time)) {
+	switch s := p.scans.Load(); {
+	case s == nil:
+	case p.sighting.Triggered:
+		if s.mayName(p.sighting.Time) {
+			detect.Hit(&p.probe, &p.sighting, &s.contact)
+			s.scanner.Together(&s.contact)
+		}
+	default:
 		detect.Hit(&p.probe, &p.sighting, &s.contact)
 		if scan := s.look(); scan != nil {
 			p.found.Add(1)

@@ -29,8 +29,8 @@ func newPath(tb testing.TB) (*pipeline, chan detect.Sighting, *capture.Frame) {
 	}
 	tb.Cleanup(func() { w.Close() })
 	var lookups [2]*host.Lookup
-	for i := range lookups {
-		if lookups[i], err = host.NewLookup(); err != nil {
+	for i, questions := range []int{host.Questions, strangerQuestions} {
+		if lookups[i], err = host.NewLookup(questions); err != nil {
 			tb.Fatal(err)
 		}
 		tb.Cleanup(func() { lookups[i].Close() })

@@ -14,6 +14,8 @@ type scanner interface {
 	// when that has grown by much, for each goes into a queue; else nil. The scan is
 	// good until the next call.
 	Contact(c *detect.Contact) *detect.Scan
+	// Together looks at a contact for what it is part of alone.
+	Together(c *detect.Contact)
 	// Remember keeps for later what is known.
 	Remember()
 }
@@ -27,8 +29,8 @@ type scans struct {
 	named     int64 // up to when mayName is used up, unix nanoseconds
 }
 
-// A hit that is answered anyway is looked at for what it is part of, a campaign or a
-// known tool: so many a second and at once, for of a flood there is nothing to name.
+// A hit that is answered anyway is looked at for what it is part of, so many a second
+// and at once, for of a flood there is nothing to name.
 const (
 	nameEvery = int64(5 * time.Millisecond)
 	nameAhead = 512 * nameEvery

@@ -202,6 +202,7 @@ type nobody struct{}
 
 func (nobody) Contact(*detect.Contact) *detect.Scan { return nil }
 func (nobody) Remember()                            {}
+func (nobody) Together(*detect.Contact)             {}
 
 func TestDatagramPorts(t *testing.T) {
 	for _, c := range []struct {
@@ -220,7 +221,8 @@ func TestDatagramPorts(t *testing.T) {
 	}
 }
 
-func (f *finder) Remember() {}
+func (f *finder) Remember()                  {}
+func (f *finder) Together(c *detect.Contact) { f.seen = append(f.seen, *c) }
 
 // A hit that is answered anyway is looked at as long as there are few.
 func TestNaming(t *testing.T) {

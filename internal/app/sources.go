@@ -163,6 +163,9 @@ func (d *daemon) followOnce(p *packetPath) error {
 	return nil
 }
 
+// strangerQuestions is what may be asked a second about packets that are for no trap.
+const strangerQuestions = 5000
+
 // setScanner has p find scans, or not, as c says. With an end to it, what was found
 // out about sources is forgotten.
 func (d *daemon) setScanner(p *pipeline, c *config.Config) error {
@@ -171,7 +174,7 @@ func (d *daemon) setScanner(p *pipeline, c *config.Config) error {
 		p.scans.Store(nil)
 	case p.scans.Load() == nil:
 		if p.strangers.lookup == nil {
-			lookup, err := host.NewLookup()
+			lookup, err := host.NewLookup(strangerQuestions)
 			if err != nil {
 				return fmt.Errorf("who listens: %w", err)
 			}
@@ -188,7 +191,7 @@ func (d *daemon) setScanner(p *pipeline, c *config.Config) error {
 
 // newPipeline makes the packet path of one worker.
 func (d *daemon) newPipeline(c *config.Config) (*pipeline, error) {
-	lookup, err := host.NewLookup()
+	lookup, err := host.NewLookup(host.Questions)
 	if err != nil {
 		return nil, fmt.Errorf("who listens: %w", err)
 	}

@@ -34,15 +34,15 @@ type Question struct {
 }
 
 const (
-	// exactPerSecond bounds the questions that a packet has to ask for itself,
-	// at 2 to 5 us each less than a tenth of a core.
-	exactPerSecond = 20000
-	lookupSlots    = 1024
+	lookupSlots = 1024
 	// settle is how old a packet has to be before connection tracking is asked
 	// about it. We see it before the kernel has made its entry, and the CPU that
 	// makes it may lose its turn in between.
 	settle = 5 * time.Millisecond
 )
+
+// Questions is for NewLookup: at 2 to 5 us each less than a tenth of a core.
+const Questions = 20000
 
 // slot holds what was answered about one destination, and when it was asked.
 type slot struct {
@@ -76,19 +76,21 @@ type Lookup struct {
 	slots [lookupSlots]slot
 	listening
 
-	emptyAsked int64 // when the conntrack table was last found empty
+	emptyAsked int64   // when the conntrack table was last found empty
+	questions  float64 // per second
 	tokens     float64
 	filled     int64
 }
 
-// NewLookup opens the tables. A kernel without connection tracking is no error:
+// NewLookup opens the tables. questions bounds those that a packet has to ask for
+// itself, per second and at once. A kernel without connection tracking is no error:
 // then nothing is tracked or translated here.
-func NewLookup() (*Lookup, error) {
+func NewLookup(questions int) (*Lookup, error) {
 	s, err := NewSockets()
 	if err != nil {
 		return nil, err
 	}
-	l := &Lookup{sockets: s, tokens: exactPerSecond}
+	l := &Lookup{sockets: s, questions: float64(questions), tokens: float64(questions)}
 	c, err := NewConntrack()
 	switch {
 	case errors.Is(err, ErrNoConntrack):
@@ -232,7 +234,7 @@ func (l *Lookup) untracked(packet, now int64) bool {
 }
 
 func (l *Lookup) spend(now int64) bool {
-	l.tokens = min(exactPerSecond, l.tokens+float64(now-l.filled)/1e9*exactPerSecond)
+	l.tokens = min(l.questions, l.tokens+float64(now-l.filled)/1e9*l.questions)
 	l.filled = now
 	if l.tokens < 1 {
 		return false

@@ -25,7 +25,7 @@ func question(port uint16, at time.Time, anyPeer bool) *Question {
 // costs one question.
 func TestLookupHoldsForThePast(t *testing.T) {
 	enterSpace(t)
-	l, err := NewLookup()
+	l, err := NewLookup(Questions)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func TestLookupHoldsForThePast(t *testing.T) {
 // be true of others.
 func TestLookupConnectionIsOfOnePeer(t *testing.T) {
 	enterSpace(t)
-	l, err := NewLookup()
+	l, err := NewLookup(Questions)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +89,7 @@ func TestLookupConnectionIsOfOnePeer(t *testing.T) {
 
 func TestLookupBudget(t *testing.T) {
 	enterSpace(t)
-	l, err := NewLookup()
+	l, err := NewLookup(Questions)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +104,7 @@ func TestLookupBudget(t *testing.T) {
 
 func TestLookupAllocatesNothing(t *testing.T) {
 	enterSpace(t)
-	l, err := NewLookup()
+	l, err := NewLookup(Questions)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +124,7 @@ func TestLookupAllocatesNothing(t *testing.T) {
 // stranger's own making is no answer to us.
 func TestLookupTranslated(t *testing.T) {
 	enterSpace(t)
-	l, err := NewLookup()
+	l, err := NewLookup(Questions)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,7 +155,7 @@ func TestLookupTranslated(t *testing.T) {
 // Many ports at once cost one listing, and a listener among them is found.
 func TestLookupListsForMany(t *testing.T) {
 	enterSpace(t)
-	l, err := NewLookup()
+	l, err := NewLookup(Questions)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,7 +204,7 @@ func marked(t testing.TB) *net.ListenConfig {
 // many, and a service beside it or after it is one.
 func TestLookupPassesOverTrapSockets(t *testing.T) {
 	enterSpace(t)
-	l := closing[*Lookup](t)(NewLookup())
+	l := closing[*Lookup](t)(NewLookup(Questions))
 	trap := closing[net.Listener](t)(marked(t).Listen(t.Context(), "tcp4", "127.0.0.1:23"))
 	closing[net.PacketConn](t)(marked(t).ListenPacket(t.Context(), "udp4", "127.0.0.1:23"))
 	closing[net.Listener](t)(net.Listen("tcp4", "127.0.0.2:23"))
@@ -254,7 +254,7 @@ func TestLookupPassesOverTrapSockets(t *testing.T) {
 // next packet on, and what remains of its connections serves nobody else.
 func TestLookupAdvanced(t *testing.T) {
 	enterSpace(t)
-	l := closing[*Lookup](t)(NewLookup())
+	l := closing[*Lookup](t)(NewLookup(Questions))
 	scan := func() { // a block of the ring: enough for a listing
 		t.Helper()
 		at := time.Now()
@@ -328,7 +328,7 @@ func FuzzIsTrap(f *testing.F) {
 
 func BenchmarkLookup(b *testing.B) {
 	enterSpace(b)
-	l := closing[*Lookup](b)(NewLookup())
+	l := closing[*Lookup](b)(NewLookup(Questions))
 	closing[net.Listener](b)(net.Listen("tcp4", "127.0.0.1:7"))
 	q := question(7, time.Now(), false)
 	b.Run("socket", func(b *testing.B) {

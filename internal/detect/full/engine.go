@@ -98,7 +98,7 @@ func (e *Engine) Contact(c *detect.Contact) *detect.Scan {
 			b.add(b.weigh(c, t), e.bit(t))
 		}
 	}
-	campaign := e.crowd(b, c)
+	campaign := e.crowd(c, b.tool, b.run)
 	if b.verified < Threshold && (b.score < Threshold || b.score < e.threshold(src)) {
 		return nil
 	}
@@ -120,8 +120,18 @@ func (e *Engine) flooded(c *detect.Contact) bool {
 	return e.o.Crowd != nil && !c.Verified && e.o.Crowd.Flooded(c.Proto, c.DstPort)
 }
 
+// Together tells the crowd of a contact whose source is decided on by other means.
+func (e *Engine) Together(c *detect.Contact) {
+	var t detect.Tool
+	var run uint64
+	if e.o.Labels != nil {
+		t, run = e.o.Labels.Label(nil, &c.Head)
+	}
+	e.crowd(c, t, run)
+}
+
 // crowd tells of c, and gives the campaign that its source belongs to.
-func (e *Engine) crowd(b *board, c *detect.Contact) uint64 {
+func (e *Engine) crowd(c *detect.Contact, t detect.Tool, run uint64) uint64 {
 	if e.o.Crowd == nil {
 		return 0
 	}
@@ -129,7 +139,7 @@ func (e *Engine) crowd(b *board, c *detect.Contact) uint64 {
 		e.ticked = c.Time
 		e.o.Crowd.Tick(c.Time)
 	}
-	return e.o.Crowd.Contact(c, b.tool, b.run)
+	return e.o.Crowd.Contact(c, t, run)
 }
 
 // board is that of the source of c for the network that it turns to. What is
