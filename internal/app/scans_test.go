@@ -61,14 +61,19 @@ func TestScansOfTraps(t *testing.T) {
 	p, queue, f := newPath(t)
 	find := &finder{nth: 2}
 	p.scans.Store(newScans(find))
-	for i := range 2 {
+	for i := range 3 {
+		if i == 2 { // what the trap decides alone is looked at for what it is part of
+			p.detector.SetRules(detect.Rules{TCP: config.PortSet{{First: 1, Last: 1}}.Bitmap(), UDP: new(config.Bitmap)})
+		} else {
+			p.detector.SetRules(detect.Rules{TCP: config.PortSet{{First: 1, Last: 1}}.Bitmap(), UDP: new(config.Bitmap), Trigger: 3})
+		}
 		p.handle(f)
 		s := <-queue
 		if len(find.seen) != i+1 || !find.seen[i].Trap || find.seen[i].Outcome != detect.Refused {
 			t.Fatalf("%+v", find.seen)
 		}
-		if s.Count != uint32(i+1) || !s.Triggered || (s.Scan.Kind == detect.KindSYN) != (i == 1) {
-			t.Errorf("%+v", s)
+		if s.Count != uint32(i+1) || s.Triggered != (i > 0) || (s.Scan.Kind == detect.KindSYN) != (i == 1) {
+			t.Errorf("%d: %+v", i, s)
 		}
 	}
 }

@@ -183,7 +183,9 @@ func (c *Crowd) Backscatter(p *decode.Probe) {
 // Tick says what time it is by the packets, about once a second. Without it what is
 // over is not noticed to be over.
 func (c *Crowd) Tick(now int64) {
-	c.now = now
+	if now > c.now || c.now-now > int64(time.Hour) {
+		c.now = now
+	}
 	c.flood.tick(c)
 	c.storm.tick(c)
 	c.ports.tick(c)

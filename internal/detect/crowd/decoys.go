@@ -1,6 +1,7 @@
 package crowd
 
 import (
+	"cmp"
 	"math/bits"
 	"time"
 
@@ -11,7 +12,7 @@ import (
 // A decoy scan (nmap -D) sends each probe once in each name, within milliseconds, all
 // with the same IP ID, sequence, source and destination port. Two programs do so by
 // accident once in 2^16 x 2^32 x 2^14 pairs of probes of the same port (IPv4 TCP), or
-// 2^16 x 2^14 (UDP): ten thousand probes within decoyWindow make 5 x 10^7 pairs.
+// 2^16 x 2^14 (UDP, SCTP): ten thousand probes within decoyWindow make 5 x 10^7 pairs.
 //
 // What does so by design is a router that translates addresses, seen on both of its
 // sides: the same packet in two names. Then the difference of the two TTLs is always
@@ -58,17 +59,19 @@ func (c *Crowd) decoys(a *about) {
 	var field uint64 // what is the same in all names, without ports
 	switch a.ct.Proto {
 	case decode.ProtoTCP:
-		if h.OptionsLen > 4 || h.Seq == 0 || a.ct.Kind == detect.KindConnect {
+		// nmap's ACK and FIN+ACK have their number in the acknowledgment.
+		number := cmp.Or(h.Seq, h.Ack)
+		if h.OptionsLen > 4 || number == 0 || a.ct.Kind == detect.KindConnect {
 			return
 		}
-		field = uint64(h.IPID)<<32 | uint64(h.Seq)
-	case decode.ProtoUDP:
+		field = uint64(h.IPID)<<32 | uint64(number)
+	case decode.ProtoUDP, decode.ProtoSCTP:
 		if h.IPID == 0 || h.DF {
 			return
 		}
 		field = uint64(h.IPID)<<32 | uint64(h.PayloadLen)
 	default:
-		return
+		return // nmap draws an IP ID for each name
 	}
 	key := c.keys.mix(a.pair^uint64(a.ct.SrcPort)<<32, field) | 1
 	b := &c.probes.buckets[key>>c.probes.shift]

@@ -72,6 +72,35 @@ func TestFewDecoys(t *testing.T) {
 	}
 }
 
+// ACK and FIN+ACK scans have sequence number 0; SCTP has none to see.
+func TestDecoysWithoutSequence(t *testing.T) {
+	for name, change := range map[string]func(*detect.Contact){
+		"ack": func(ct *detect.Contact) {
+			ct.Kind, ct.Head.Flags, ct.Head.Seq, ct.Head.Ack = detect.KindACK, decode.ACK, 0, 0xd0e1f203
+			ct.Head.MSS, ct.Head.OptionsLen = 0, 0
+		},
+		"sctp": func(ct *detect.Contact) {
+			ct.Kind, ct.Proto = detect.KindINIT, decode.ProtoSCTP
+			ct.Head = detect.Header{Dst: ct.Dst, DstPort: ct.DstPort, Proto: decode.ProtoSCTP, IPID: 4711, PayloadLen: 20}
+		},
+	} {
+		s := newScene(t)
+		for port := range uint16(20) {
+			probe := s.bare(s.anybody(), 1000+port, detect.Refused)
+			change(probe)
+			for i := range int64(10) {
+				ct := *probe
+				ct.Src, ct.Time, ct.Head.TTL = netip.AddrFrom4([4]byte{198, 51, 100, byte(10 * i)}), s.now+i*ms/3, 37+uint8(s.rng.Uint32()%23)
+				s.Contact(&ct, nmap, 0)
+			}
+			s.pass(10 * ms)
+		}
+		if g := s.group(Decoys); g.Count != 10 {
+			t.Errorf("%s: group of %d", name, g.Count)
+		}
+	}
+}
+
 // The name of a customer is borrowed: his own connection does not make him the scanner.
 func TestDecoyIsCustomer(t *testing.T) {
 	s := newScene(t)

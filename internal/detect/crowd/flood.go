@@ -59,7 +59,9 @@ func (r *rate) tick(now int64, learn bool) {
 	if learn && r.learned != 0 && sec > r.learned {
 		r.usual += (float64(r.sum)/seconds - r.usual) * -math.Expm1(-float64(sec-r.learned)/600)
 	}
-	r.learned = sec
+	if sec > r.learned || r.learned-sec > 3600 { // else what is late would teach the same seconds again
+		r.learned = sec
+	}
 }
 
 // limit is how many events in the window are out of the ordinary: perSecond, and eight

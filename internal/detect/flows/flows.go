@@ -99,7 +99,7 @@ func (t *Tracker) Packet(p *decode.Probe, f *capture.Frame) {
 		if !p.Dst.IsMulticast() {
 			t.sctp(p)
 		}
-	case decode.ProtoICMP, decode.ProtoICMPv6:
+	case icmpOf(p.Src):
 		t.icmp(p, f)
 	default:
 		t.other(p, f)

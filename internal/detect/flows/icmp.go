@@ -1,6 +1,8 @@
 package flows
 
 import (
+	"net/netip"
+
 	"portsentry/internal/capture"
 	"portsentry/internal/decode"
 	"portsentry/internal/detect"
@@ -12,11 +14,8 @@ func query(p *decode.Probe) (c class, kind detect.Kind, answer, ok bool) {
 	if p.IsIPv6() {
 		switch p.ICMPType {
 		case 128, 129:
-			return classEcho, detect.KindEcho, p.ICMPType == 129, p.Proto == decode.ProtoICMPv6
+			return classEcho, detect.KindEcho, p.ICMPType == 129, true
 		}
-		return 0, 0, false, false
-	}
-	if p.Proto != decode.ProtoICMP {
 		return 0, 0, false, false
 	}
 	switch p.ICMPType {
@@ -28,6 +27,15 @@ func query(p *decode.Probe) (c class, kind detect.Kind, answer, ok bool) {
 		return classMask, detect.KindMask, p.ICMPType == 18, true
 	}
 	return 0, 0, false, false
+}
+
+// icmpOf is the ICMP that belongs to the family of a. The other family's is a
+// protocol like any that nobody speaks.
+func icmpOf(a netip.Addr) uint8 {
+	if a.Is4() {
+		return decode.ProtoICMP
+	}
+	return decode.ProtoICMPv6
 }
 
 // icmp follows queries, and lets conversations know of errors.
@@ -79,7 +87,7 @@ func (t *Tracker) undelivered(p *decode.Probe, f *capture.Frame, expired bool) {
 		k, from = pair(classUDP, q.Src, q.Dst, q.SrcPort, q.DstPort)
 	case decode.ProtoSCTP:
 		k, from = pair(classSCTP, q.Src, q.Dst, q.SrcPort, q.DstPort)
-	case decode.ProtoICMP, decode.ProtoICMPv6:
+	case icmpOf(q.Src):
 		c, _, _, ok := query(&decode.Probe{Src: q.Src, Proto: q.Proto, ICMPType: q.ICMPType})
 		if !ok {
 			return

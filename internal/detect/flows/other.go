@@ -8,9 +8,11 @@ import (
 
 // carries reports whether proto carries other traffic or belongs to routers: it
 // lives without questions and answers, often in one direction only (IANA).
-func carries(proto uint8) bool {
+func carries(proto uint8, six bool) bool {
 	switch proto {
-	case 0, 43, 44, 59, 60, // IPv6 extension headers, and no next header
+	case 0, 43, 44, 59, 60: // IPv6 extension headers, and no next header
+		return six
+	case
 		2, 4, 33, 41, 46, 47, // IGMP, IPv4, DCCP, IPv6, RSVP, GRE
 		50, 51, 88, 89, 94, // ESP, AH, EIGRP, OSPF, IPIP
 		97, 98, 103, 108, // EtherIP, ENCAP, PIM, IPComp
@@ -23,7 +25,7 @@ func carries(proto uint8) bool {
 
 // other follows the IP protocols without ports.
 func (t *Tracker) other(p *decode.Probe, f *capture.Frame) {
-	if carries(p.Proto) || toAll(p, f) || p.Src.IsUnspecified() {
+	if carries(p.Proto, p.IsIPv6()) || toAll(p, f) || p.Src.IsUnspecified() {
 		return
 	}
 	k, from := pair(classProto, p.Src, p.Dst, uint16(p.Proto), uint16(p.Proto))

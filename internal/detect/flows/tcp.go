@@ -231,8 +231,20 @@ func (e *entry) goesOn(p *decode.Probe) bool {
 // options that only a handshake can have agreed upon (RFC 7323), and one that may
 // acknowledge what came right before the capture. With options of a SYN it is
 // nothing of a stack's: nmap's OS detection sends such.
+//
+// A datagram that looks like an answer is one, unless its destination says by ICMP
+// that nobody waits for it: then that one's packets are seen here, and so his
+// question would have been, if not before the capture.
 func (t *Tracker) decide(i int32, o detect.Outcome) {
 	e := &t.entries[i]
+	if e.head.proto == decode.ProtoUDP {
+		if o == detect.Silent || e.start-t.begun < t.wait {
+			t.drop(i)
+			return
+		}
+		t.finish(i, o)
+		return
+	}
 	if e.head.mss == 0 && (t.serves(&e.key, first) || t.serves(&e.key, second) ||
 		o == detect.Silent && (e.head.opts > 0 || e.start-t.begun < delayedACK)) {
 		t.drop(i)

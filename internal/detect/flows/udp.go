@@ -31,6 +31,10 @@ func (t *Tracker) udp(p *decode.Probe, f *capture.Frame) {
 	e := &t.entries[i]
 	e.seen |= from
 	switch {
+	case e.state == doubtful:
+		if from != e.src {
+			t.drop(i) // somebody is there, whoever began
+		}
 	case e.state != asked:
 		if from != e.src {
 			e.state = live // late
@@ -54,6 +58,11 @@ func (t *Tracker) udpFirst(p *decode.Probe, k *key, at place, from side) {
 	}
 	if answer || p.Src.IsUnspecified() || traced(p) {
 		t.entries[i].src, t.entries[i].seen = from, from
+		return
+	}
+	if service(p.SrcPort) && !service(p.DstPort) {
+		// It looks like the answer to a question that was not seen.
+		t.begin(i, p, from, doubtful, detect.KindUDP)
 		return
 	}
 	t.begin(i, p, from, asked, detect.KindUDP)
@@ -89,8 +98,7 @@ func (t *Tracker) udpAnswer(p *decode.Probe) bool {
 	case p.SrcPort == 67 && p.DstPort == 68, p.SrcPort == 547 && p.DstPort == 546:
 		return true // DHCP: to an address that has only just been given
 	}
-	// The question may lie before the capture.
-	return service(p.SrcPort) && !service(p.DstPort)
+	return false
 }
 
 // service reports whether datagrams from port are a service's rather than a

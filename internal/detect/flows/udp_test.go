@@ -95,6 +95,18 @@ func TestDatagrams(t *testing.T) {
 			0   udp C:40000 S:53 ttl=60
 			0.5 icmp R C type=11 about=udp,C:40000,S:53`,
 			only4: true, want: []string{"C:40000>S:53 udp refused"}},
+		{name: "like an answer, and refused: nobody had asked", packets: `
+			10  udp C:53 S:1030 len=4
+			10  icmp S C type=3 code=3 about=udp,C:53,S:1030`,
+			only4: true, want: []string{"C:53>S:1030 udp refused"}},
+		{name: "like an answer, silence", packets: "10 udp C:53 S:1030 len=4"},
+		{name: "like an answer, and it goes on", packets: `
+			10  udp C:53 S:1030 len=4
+			10  udp S:1030 C:53 len=4`},
+		{name: "an answer too late, its question before the capture", packets: `
+			1   udp C:53 S:1030 len=4
+			1   icmp S C type=3 code=3 about=udp,C:53,S:1030`,
+			only4: true},
 	})
 }
 
@@ -150,7 +162,9 @@ func TestQueries(t *testing.T) {
 			0 58 S C type=136
 			0 58 C M type=143
 			0 58 C S type=133
-			0 2 C M`},
+			0 2 C M`,
+			only6: true},
+		{name: "group management", packets: "0 2 C M"},
 	})
 }
 
@@ -204,8 +218,11 @@ func TestProtocols(t *testing.T) {
 			0 89 C M
 			0 89 C S
 			0 103 C M
-			0 112 C M
-			0 59 C S`},
+			0 112 C M`},
+		{name: "headers of IPv6 in IPv4, and its ICMP", packets: `
+			0 59 C S
+			0.1 58 C S`,
+			only4: true, want: []string{"C>S ip-protocol silent", "C>S ip-protocol silent"}},
 	})
 }
 

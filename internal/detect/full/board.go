@@ -33,9 +33,10 @@ type board struct {
 	score, verified float32
 	contacts        uint32
 
-	n, next uint8 // of thing: in use, and the oldest when all are
+	n, next uint8 // of thing: in use, and the oldest that failed when all are
 	tool    detect.Tool
 	known   bool // before is
+	decided bool // the source scans this network
 	// recalled: Past knew the source; what counted then does not count again.
 	recalled bool
 	run      uint64
@@ -85,7 +86,11 @@ func (b *board) note(t thing) bool {
 		if b.good |= bit; bits.OnesCount64(b.good) > 48 {
 			b.good = 0 // who finds so much may find it again: a scanner never gets here
 		}
-		return !seen
+		if seen && int(b.n) == things {
+			return false
+		}
+		b.keep(t)
+		return true
 	}
 	seen := true
 	for range 3 {
@@ -101,21 +106,32 @@ func (b *board) note(t thing) bool {
 	return true
 }
 
-// keep puts t among the things that are told apart.
+// keep puts t among the things that are told apart. What succeeded is there for the
+// count of a scan that is found later, and makes room for what failed.
 func (b *board) keep(t thing) {
 	if int(b.n) < things {
 		b.thing[b.n] = t
 		b.n++
 		return
 	}
+	if !t.gone() {
+		return
+	}
+	for i, o := range b.thing {
+		if !o.gone() {
+			b.thing[i] = t
+			return
+		}
+	}
 	b.thing[b.next] = t
 	b.next = (b.next + 1) % things
 }
 
-// elsewhere reports whether the source has turned to the port of t at another address.
+// elsewhere reports whether the source has turned to the port of t at another address,
+// where nobody was there.
 func (b *board) elsewhere(t thing) bool {
 	for _, o := range b.thing[:b.n] {
-		if o.service() == t.service() && o.addr() != t.addr() {
+		if o.gone() && o.service() == t.service() && o.addr() != t.addr() {
 			return true
 		}
 	}
@@ -123,9 +139,14 @@ func (b *board) elsewhere(t thing) bool {
 }
 
 // add moves the scores, never below the floor: what was found open does not buy
-// what is tried afterwards (Mell and Harang 2013).
+// what is tried afterwards (Mell and Harang 2013). Once it has decided, the test is
+// over (Wald): what a scanner then finds open belongs to his scan.
 func (b *board) add(w weight, bit uint8) {
-	b.score = max(floor, b.score+w.score)
+	least := floor
+	if b.decided {
+		least = max(floor, min(Threshold, b.score))
+	}
+	b.score = max(least, b.score+w.score)
 	b.verified += w.verified
 	if w.score > 0 {
 		b.ports |= 1 << (bit & 63)

@@ -102,6 +102,7 @@ func (e *Engine) Contact(c *detect.Contact) *detect.Scan {
 	if b.verified < Threshold && (b.score < Threshold || b.score < e.threshold(src)) {
 		return nil
 	}
+	b.decided = true
 	return e.goesOn(src, b, c, t, campaign)
 }
 
@@ -135,7 +136,9 @@ func (e *Engine) crowd(c *detect.Contact, t detect.Tool, run uint64) uint64 {
 	if e.o.Crowd == nil {
 		return 0
 	}
-	if c.Time-e.ticked >= int64(time.Second) || c.Time < e.ticked {
+	// What is silent is known some seconds late, and its time with it: that is no step
+	// back. An hour is: another capture, or a clock that was set.
+	if ahead := c.Time - e.ticked; ahead >= int64(time.Second) || ahead < -int64(time.Hour) {
 		e.ticked = c.Time
 		e.o.Crowd.Tick(c.Time)
 	}

@@ -83,6 +83,28 @@ func TestFifthFailureDecides(t *testing.T) {
 	}
 }
 
+// What a scanner finds open is part of his scan, whether he finds it before the
+// decision, right after it or later.
+func TestOpenPortsCount(t *testing.T) {
+	for _, open := range []uint16{0, 1, 4, 5, 6, 11} {
+		for _, kind := range []detect.Kind{detect.KindSYN, detect.KindUDP} {
+			b := newBench(t, Options{})
+			for i := range uint16(12) {
+				c := syn(scanner, host, 1000+i, detect.Refused)
+				if i == open {
+					c.Outcome, c.Ended = detect.Answered, kind == detect.KindSYN
+				}
+				if c.Kind = kind; kind == detect.KindUDP {
+					c.Proto = decode.ProtoUDP
+					c.Head = detect.Header{Dst: host, SrcPort: 40000, DstPort: c.DstPort, Proto: decode.ProtoUDP}
+				}
+				b.see(c)
+			}
+			b.only(fmt.Sprintf("%v, the open one at %d", kind, open), fmt.Sprintf("198.51.100.7 %v vertical ports 12 targets 1", kind))
+		}
+	}
+}
+
 // The same port again and again is one failure.
 func TestRepeatedFailure(t *testing.T) {
 	b := newBench(t, Options{})
