@@ -144,7 +144,7 @@ func TestCorpusGeneratedScans(t *testing.T) {
 	}{{15 * time.Second, 5}, {300 * time.Second, 5}, {time.Hour, 6}, {6 * time.Hour, 6}} {
 		t.Run(c.gap.String(), func(t *testing.T) {
 			if c.gap >= time.Hour && os.Getenv("PORTSENTRY_LONG") == "" {
-				t.Skip("millions of contacts; PORTSENTRY_LONG=1")
+				t.Skip("runs in make test-long")
 			}
 			horizon := memory.Horizon(5, float64(full.Step), float64(full.Threshold), memory.DefaultHalfLife)
 			if c.gap > horizon {

@@ -127,6 +127,8 @@ func TestSuccesses(t *testing.T) {
 	p, _, f := newPath(t)
 	k := success{5, netip.MustParseAddr("203.0.113.9"), netip.AddrPortFrom(here, 443)}
 	p.succeeded(k) // nobody finds scans
+	f.Data[23] = 3 // no trap
+	f.ChecksumPartial = true
 	find := &finder{}
 	p.scans.Store(newScans(find))
 	for range maxSuccesses + 3 {
@@ -140,7 +142,7 @@ func TestSuccesses(t *testing.T) {
 		t.Fatalf("%d contacts", len(find.seen))
 	}
 	want := detect.Contact{Time: 5, Src: k.who, Dst: here, DstPort: 443, Proto: 6, Kind: detect.KindSYN, Outcome: detect.Answered}
-	if first, last := find.seen[0], find.seen[maxSuccesses]; first != want || last.Outcome != detect.Refused || !last.Trap {
+	if first, last := find.seen[0], find.seen[maxSuccesses]; first != want || last.Outcome != detect.Refused || last.DstPort != 3 {
 		t.Errorf("first %+v, last %+v", first, last)
 	}
 }

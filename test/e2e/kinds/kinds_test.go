@@ -129,7 +129,7 @@ func TestMute(t *testing.T) {
 // As slow as nmap -T1 really is: one probe in 15 seconds.
 func TestSlow(t *testing.T) {
 	if os.Getenv("PORTSENTRY_LONG") == "" {
-		t.Skip("takes two minutes; set PORTSENTRY_LONG to run it")
+		t.Skip("runs in make test-long")
 	}
 	t.Parallel()
 	nmap("-T1", "-Pn -sS -T1 -p70-75 "+host4, vertical("syn", "nmap", 6)).check(newStage(t))
