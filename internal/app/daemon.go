@@ -63,8 +63,8 @@ type daemon struct {
 	asking  sync.RWMutex // held, for reading, by who asks over the control socket
 	closing bool         // guarded by asking
 
-	settle    func()      // once the start is over
-	full      *fullDetect // nil: nobody has asked for it
+	settle    func()                     // once the start is over
+	full      atomic.Pointer[fullDetect] // nil: nobody has asked for it
 	base      *tasks
 	capturing *tasks
 	closers   []func() error // run in reverse order at stop
@@ -178,8 +178,10 @@ func (d *daemon) run(ctx context.Context) error {
 	if t := d.table.Load(); t != nil {
 		d.hearTable(t)
 	}
+	if f := d.full.Load(); f != nil { // before a reload can make one
+		d.hearCrowd(f)
+	}
 	capturing.start("housekeeping", d.keepHouse)
-	capturing.start("crowd", d.tellCrowd)
 
 	select {
 	case <-ctx.Done():

@@ -177,44 +177,48 @@ func horizon() time.Duration {
 // tellEvery is how often there may be news of what many sources do.
 const tellEvery = 2 * time.Second
 
-// setFullDetect makes what the engines have in common, when c first asks for it.
-func (d *daemon) setFullDetect(c *config.Config) error {
-	if !findsScans(c) || d.full != nil {
-		return nil
+// fullFor gives what the engines have in common, and makes it when c is the first to
+// ask for it.
+func (d *daemon) fullFor(c *config.Config) (*fullDetect, error) {
+	if f := d.full.Load(); f != nil {
+		return f, nil
 	}
 	f, err := newFullDetect(c.SourcesFile)
 	if f == nil {
-		return err
+		return nil, err
 	}
 	if err != nil {
 		d.problems.set("sources", fmt.Sprintf("what was known of sources is gone: %v", err))
 	}
-	d.full = f
-	return nil
+	d.full.Store(f)
+	if d.capturing != nil { // a reload wants it
+		d.hearCrowd(f)
+	}
+	return f, nil
 }
 
-// tellCrowd says what many sources do together, as long as packets come in.
-func (d *daemon) tellCrowd(ctx context.Context) error {
-	tick := time.NewTicker(tellEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case now := <-tick.C:
-			if findsScans(d.conf.Load()) {
-				for _, said := range d.full.news(now) {
+// hearCrowd says what many sources do together, as long as packets come in.
+func (d *daemon) hearCrowd(f *fullDetect) {
+	d.capturing.start("crowd", func(ctx context.Context) error {
+		tick := time.NewTicker(tellEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case now := <-tick.C:
+				for _, said := range f.news(now) {
 					d.log.Notice("adminalert: " + said)
 				}
 			}
 		}
-	}
+	})
 }
 
 // closeFullDetect keeps what is known for the next run. No packets come in any more.
 func (d *daemon) closeFullDetect() error {
-	c := d.conf.Load()
-	if d.full == nil || c.SourcesFile == "" {
+	c, f := d.conf.Load(), d.full.Load()
+	if f == nil || c.SourcesFile == "" {
 		return nil
 	}
 	var all []*pipeline
@@ -229,7 +233,7 @@ func (d *daemon) closeFullDetect() error {
 			s.scanner.Remember()
 		}
 	}
-	if err := d.full.save(c.SourcesFile); err != nil {
+	if err := f.save(c.SourcesFile); err != nil {
 		return fmt.Errorf("what is known of sources is not kept: %w", err)
 	}
 	return nil

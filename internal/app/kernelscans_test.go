@@ -117,7 +117,7 @@ func TestKernelAgreesOnStrangers(t *testing.T) {
 		frames = append(frames, mutate(rng, base[rng.IntN(len(base))]))
 	}
 	r := newStrangerReader()
-	var kinds [detect.KindARP + 1]int
+	var kinds [detect.KindWorm + 1]int
 	for part := range slices.Chunk(frames, batch) {
 		told := make([]bool, len(part))
 		for i, b := range part {

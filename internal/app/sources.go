@@ -180,11 +180,12 @@ func (d *daemon) setScanner(p *pipeline, c *config.Config) error {
 			}
 			p.strangers.lookup = lookup
 		}
-		if err := d.setFullDetect(c); err != nil {
+		shared, err := d.fullFor(c)
+		if err != nil {
 			return err
 		}
 		own := func(a netip.Addr) bool { return d.facts.watcher.Snapshot().IsOwn(a) }
-		p.scans.Store(newScans(d.full.engine(own)))
+		p.scans.Store(newScans(shared.engine(own)))
 	}
 	return nil
 }

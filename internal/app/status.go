@@ -136,7 +136,7 @@ func (d *daemon) counters() []view.Counter {
 	count("bad_checksum_total", "packets no host would take", det.BadChecksum)
 	count("not_ours_total", "packets to addresses that are not ours", det.NotOurs)
 	loss("unsure_total", "packets about which the kernel could not be asked in time", det.Unsure)
-	if d.full != nil {
+	if d.full.Load() != nil {
 		count("contacts_total", "first packets to what nobody serves here", det.Contacts)
 		loss("contacts_unsure_total", "of them, those about which the kernel could not be asked in time", det.ContactUnsure)
 		loss("contacts_lost_total", "of them, those that the kernel could not even count by source", kernel.ClosedLost)

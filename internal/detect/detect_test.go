@@ -319,7 +319,7 @@ func TestSetRules(t *testing.T) {
 }
 
 func TestParseKind(t *testing.T) {
-	for k := KindNone; k <= KindARP; k++ {
+	for k := KindNone; k <= KindWorm; k++ {
 		if got := ParseKind(k.String()); got != k {
 			t.Errorf("%v is read as %v", k, got)
 		}
@@ -329,7 +329,7 @@ func TestParseKind(t *testing.T) {
 			t.Errorf("%q is read as %v", word, got)
 		}
 	}
-	if next := KindARP + 1; next.String() != "none" {
-		t.Errorf("%v comes after KindARP, and is not tried here", next)
+	if next := KindWorm + 1; next.String() != "none" {
+		t.Errorf("%v comes after KindWorm, and is not tried here", next)
 	}
 }

@@ -31,16 +31,13 @@ const (
 	KindMask    // ICMP address mask request
 	KindOS      // a probe of nmap's OS detection
 	KindVersion // a connection to a port that was found open, to hear what speaks there
-	KindWindow  // as KindACK, where the answers tell more
-	KindIdle    // in the name of a host that others watch (a zombie)
 	KindWorm    // one port of a worm's, at many addresses
-	KindARP     // who has this address
 )
 
 // kindWords are the kinds as JSON and the counters name them.
 var kindWords = [...]string{
 	"none", "syn", "fin", "null", "xmas", "maimon", "ack", "odd", "udp", "connect", "sctp-init", "sctp-cookie", "ip-protocol",
-	"icmp-sweep", "icmp-timestamp", "icmp-mask", "os-detection", "version", "window", "idle", "worm", "arp-sweep",
+	"icmp-sweep", "icmp-timestamp", "icmp-mask", "os-detection", "version", "worm",
 }
 
 // String is the kind as JSON and the counters name it.
@@ -124,14 +121,8 @@ func TypeText(k Kind, flags uint16) string {
 		return "OS detection"
 	case KindVersion:
 		return "Version detection"
-	case KindWindow:
-		return "TCP window scan"
-	case KindIdle:
-		return "TCP idle scan"
 	case KindWorm:
 		return "Worm-like scan"
-	case KindARP:
-		return "ARP sweep"
 	}
 	bit := func(f uint16) int {
 		if flags&f != 0 {

@@ -14,7 +14,7 @@ import (
 // Evidence is the class of DETECTION: what has been seen bounds the answer.
 type Evidence uint8
 
-// Evidence classes. This version sees E0 and E1.
+// Evidence classes. This version sees E0 to E2.
 const (
 	E0 Evidence = iota // noise: count
 	E1                 // unverified: packets that need no reply, so anybody can forge them

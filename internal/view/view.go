@@ -6,7 +6,10 @@ package view
 import (
 	"context"
 	"net/netip"
+	"strconv"
 	"time"
+
+	"portsentry/internal/decode"
 )
 
 // Status is the answer of `portsentry status`.
@@ -81,4 +84,24 @@ type Backend interface {
 	Unban(ctx context.Context, who Caller, addr netip.Addr) ([]Ban, error)
 	// Join watches one more protocol, without a pause in watching the other.
 	Join(ctx context.Context, who Caller, j Join) (Modes, error)
+}
+
+// Proto is an IP protocol as JSON names it: by its number where it has no name here,
+// "several" (0) where there is no single one.
+func Proto(proto uint8) string {
+	switch proto {
+	case 0:
+		return "several"
+	case decode.ProtoICMP:
+		return "icmp"
+	case decode.ProtoTCP:
+		return "tcp"
+	case decode.ProtoUDP:
+		return "udp"
+	case decode.ProtoICMPv6:
+		return "icmpv6"
+	case decode.ProtoSCTP:
+		return "sctp"
+	}
+	return "ip-" + strconv.Itoa(int(proto))
 }

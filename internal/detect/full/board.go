@@ -24,7 +24,7 @@ type boardKey struct {
 	net uint64   // see Engine.network
 }
 
-// board is what is known of a source that turns to one network: 272 bytes.
+// board is what is known of a source that turns to one network: some 300 bytes.
 type board struct {
 	key         boardKey
 	low         [8]byte // IPv6: behind the /64, of the address that was seen first

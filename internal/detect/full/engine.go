@@ -19,7 +19,7 @@ import (
 )
 
 // DefaultSources is how many pairs of a source and a network are looked at at once:
-// the hot tier, 10 MiB when full.
+// the hot tier, 20 MiB when full.
 const DefaultSources = 1 << 16
 
 // Options are what an Engine is built from.
@@ -49,7 +49,7 @@ type Crowd interface {
 	Tick(now int64)
 }
 
-// Stats are counters; all but Sources and Scans only grow.
+// Stats are counters, which only grow.
 type Stats struct {
 	Contacts uint64 // looked at
 	Found    uint64 // scans: a source, by one kind of probe

@@ -85,7 +85,7 @@ func (b *board) share(c *detect.Contact, t thing) float32 {
 	}
 	everywhere := servedEverywhere(c.DstPort) && b.elsewhere(t)
 	switch t.kind() {
-	case detect.KindACK, detect.KindWindow, detect.KindMaimon:
+	case detect.KindACK, detect.KindMaimon:
 		if everywhere { // a machine that wakes up, and ends what it had
 			return eighth
 		}

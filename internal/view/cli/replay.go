@@ -12,8 +12,8 @@ import (
 	"strconv"
 	"time"
 
-	ip "portsentry/internal/decode" // decode is the answer reader here
 	"portsentry/internal/detect"
+	"portsentry/internal/view"
 )
 
 // Replay is what captures came to.
@@ -110,7 +110,7 @@ func protoOf(s *detect.Scan, of string) string {
 	if of != "port" {
 		return of
 	}
-	if name := protoName(s.Proto); name == "tcp" && s.Kind != detect.KindWorm {
+	if name := view.Proto(s.Proto); name == "tcp" && s.Kind != detect.KindWorm {
 		return "TCP port"
 	}
 	return of
@@ -157,8 +157,6 @@ func kindWords(k detect.Kind) (name, of string) {
 		return "Maimon scan", "port"
 	case detect.KindACK:
 		return "ACK scan", "port"
-	case detect.KindWindow:
-		return "window scan", "port"
 	case detect.KindOdd:
 		return "scan with odd flags", "port"
 	case detect.KindUDP:
@@ -181,12 +179,8 @@ func kindWords(k detect.Kind) (name, of string) {
 		return "OS detection", "port"
 	case detect.KindVersion:
 		return "version detection", "port"
-	case detect.KindIdle:
-		return "idle scan", "port"
 	case detect.KindWorm:
 		return "worm-like scan", "port"
-	case detect.KindARP:
-		return "ARP sweep", ""
 	}
 	return "scan", "port"
 }
@@ -235,7 +229,7 @@ func writeScanJSON(w *bufio.Writer, s *detect.Scan) {
 	at := nanoTime
 	line := scanLine{
 		Event: "scan", Time: at(s.Found), Source: s.Source.WithZone("").String(),
-		Kind: s.Kind.String(), Direction: s.Direction.String(), Proto: protoName(s.Proto), Evidence: "E1",
+		Kind: s.Kind.String(), Direction: s.Direction.String(), Proto: view.Proto(s.Proto), Evidence: "E1",
 		First: at(s.First), Last: at(s.Last), Ports: s.Ports, Targets: s.Targets, Probes: s.Probes, Failed: s.Failed,
 		Score: math.Round(100*s.Score) / 100, Tool: printable(s.Tool), Reason: printable(s.Reason),
 	}
@@ -255,26 +249,6 @@ func writeLine(w *bufio.Writer, line any) {
 	e := json.NewEncoder(w)
 	e.SetEscapeHTML(false)
 	_ = e.Encode(line) // the writer keeps its error
-}
-
-// protoName is a protocol as JSON names it: "several" where there is no single
-// one, a number where it has no name here.
-func protoName(proto uint8) string {
-	switch proto {
-	case 0:
-		return "several"
-	case ip.ProtoICMP:
-		return "icmp"
-	case ip.ProtoTCP:
-		return "tcp"
-	case ip.ProtoUDP:
-		return "udp"
-	case ip.ProtoICMPv6:
-		return "icmpv6"
-	case ip.ProtoSCTP:
-		return "sctp"
-	}
-	return "ip-" + strconv.Itoa(int(proto))
 }
 
 // Grouped is n with its thousands set apart: 61,204.

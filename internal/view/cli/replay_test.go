@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"portsentry/internal/detect"
+	"portsentry/internal/view"
 )
 
 var scanTime = time.Date(2026, 3, 4, 5, 6, 7, 8, time.UTC).UnixNano()
@@ -63,7 +64,7 @@ func TestReplayText(t *testing.T) {
 // Every kind has a name of its own, and its longest entry fits.
 func TestReplayKinds(t *testing.T) {
 	names := make(map[string]detect.Kind)
-	for k := detect.KindSYN; k <= detect.KindARP; k++ {
+	for k := detect.KindSYN; k <= detect.KindWorm; k++ {
 		name, _ := kindWords(k)
 		if other, ok := names[name]; ok || name == "scan" {
 			t.Errorf("%v is called %q, as %v is", k, name, other)
@@ -141,7 +142,7 @@ func TestReplayJSON(t *testing.T) {
 		t.Error(err)
 	}
 	for proto, want := range map[uint8]string{1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp", 47: "ip-47"} {
-		if got := protoName(proto); got != want {
+		if got := view.Proto(proto); got != want {
 			t.Errorf("%d is %s", proto, got)
 		}
 	}

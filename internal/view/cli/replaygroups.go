@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"portsentry/internal/view"
 )
 
 // ReplayGroup is a campaign: sources that belong together.
@@ -118,7 +120,7 @@ func (r *Replay) writeGroupsJSON(w *bufio.Writer) {
 			line.Victim = n.Victim.String()
 		}
 		if n.Proto != 0 {
-			line.Proto = protoName(n.Proto)
+			line.Proto = view.Proto(n.Proto)
 		}
 		writeLine(w, line)
 	}

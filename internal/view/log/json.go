@@ -13,6 +13,7 @@ import (
 	"portsentry/internal/judge"
 	"portsentry/internal/respond"
 	"portsentry/internal/store"
+	"portsentry/internal/view"
 )
 
 // rfc3339 with all nine digits: lines sort as text.
@@ -40,7 +41,7 @@ func (w *Writer) scanJSON(r *store.Record) {
 		}
 	}
 	b = append(b, `,"protocol":`...)
-	b = appendString(b, protocolOf(s.Proto))
+	b = appendString(b, view.Proto(s.Proto))
 	b = append(b, `,"kind":"`...)
 	b = append(b, s.Kind.String()...)
 	b = append(b, `","type":"`...)
@@ -102,7 +103,7 @@ func (w *Writer) foundJSON(r *store.Record) {
 	b = append(b, `","direction":"`...)
 	b = append(b, f.Direction.String()...)
 	b = append(b, `","proto":"`...)
-	b = append(b, protocolOf(f.Proto)...)
+	b = append(b, view.Proto(f.Proto)...)
 	b = append(b, `","evidence":"`...)
 	b = append(b, r.Verdict.Evidence.String()...)
 	b = append(b, `","first":"`...)
@@ -123,26 +124,6 @@ func (w *Writer) foundJSON(r *store.Record) {
 	}
 	b = appendString(append(b, `,"reason":`...), r.Verdict.Reason)
 	w.emit(levelNotice, append(b, '}'))
-}
-
-// protocolOf is an IP protocol as JSON names it: by its number where it has no name
-// here, "several" where there is no single one.
-func protocolOf(proto uint8) string {
-	switch proto {
-	case 0:
-		return "several"
-	case decode.ProtoICMP:
-		return "icmp"
-	case decode.ProtoTCP:
-		return "tcp"
-	case decode.ProtoUDP:
-		return "udp"
-	case decode.ProtoICMPv6:
-		return "icmpv6"
-	case decode.ProtoSCTP:
-		return "sctp"
-	}
-	return "ip-" + strconv.Itoa(int(proto))
 }
 
 // bannedNow reports whether the sighting led to a native ban.
