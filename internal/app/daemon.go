@@ -49,6 +49,7 @@ type daemon struct {
 	decider *decider
 
 	table     atomic.Pointer[nft.Table] // nil: no nftables
+	noTable   error                     // why there is none although there should be
 	others    otherMethods
 	responder *respond.Responder
 	helper    *proc.Helper // nil: no command configured

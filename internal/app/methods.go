@@ -75,17 +75,33 @@ func (d *daemon) setTable(ctx context.Context, c *config.Config) error {
 	t, err := nft.Open(o)
 	if err != nil {
 		if !slices.Contains(c.BlockMethods, config.MethodNftables) {
-			d.problems.set("nftables", fmt.Sprintf("no native ban: %v", err))
+			d.noTable = err
+			d.sayTable(c)
 			return nil
 		}
 		return fmt.Errorf("BLOCK_METHOD: %w", err)
 	}
-	d.problems.set("nftables", "")
+	d.noTable = nil
+	d.sayTable(c)
 	d.table.Store(t)
 	if d.capturing != nil {
 		d.hearTable(t)
 	}
 	return nil
+}
+
+// sayTable says what becomes of bans where there should be a firewall table and
+// is none.
+func (d *daemon) sayTable(c *config.Config) {
+	said := ""
+	switch {
+	case d.noTable == nil:
+	case d.dropping(c):
+		said = fmt.Sprintf("the XDP program bans alone, and guests behind this host are kept from none but those with proof against them: %v", d.noTable)
+	default:
+		said = fmt.Sprintf("no native ban: %v", d.noTable)
+	}
+	d.problems.set("nftables", said)
 }
 
 func (d *daemon) tableOptions(c *config.Config) nft.Options {

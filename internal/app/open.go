@@ -60,6 +60,7 @@ func (d *daemon) open() error {
 	if err := d.openSensor(c); err != nil {
 		return err
 	}
+	d.sayTable(c) // who bans without it is known now
 	if err := d.openMethods(c); err != nil {
 		return err
 	}

@@ -113,7 +113,7 @@ func (d *daemon) openSensor(c *config.Config) error {
 	}
 	var err error
 	if s.nat, err = host.NewNAT(); err != nil {
-		d.problems.set("nat", fmt.Sprintf("whether this host translates destinations cannot be known, so nftables alone decides who hits a trap: %v", err))
+		d.problems.set("nat", fmt.Sprintf("whether this host translates destinations cannot be known, so the XDP program does not decide by itself who hits a trap: %v", err))
 	}
 	if !s.Tracks() {
 		d.problems.set("tracking", "the XDP program cannot ask connection tracking (which takes Linux 6.1 and nf_conntrack): by itself it bans for SYNs alone")

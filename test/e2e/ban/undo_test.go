@@ -262,18 +262,18 @@ func TestWhoMayAsk(t *testing.T) {
 	}
 }
 
-// Without CAP_NET_ADMIN there is no native ban: it is said, and the rest goes
-// on. Who insists on a native ban is told at the start.
+// Without the capabilities that the kernel wants there is no native ban: it is
+// said, and the rest goes on. Who insists on a native ban is told at the start.
 func TestWithoutNetAdmin(t *testing.T) {
 	t.Parallel()
-	const without = `exec setpriv --bounding-set -net_admin --inh-caps -net_admin "$@"`
+	const without = `exec setpriv --bounding-set -net_admin,-sys_admin --inh-caps -net_admin,-sys_admin "$@"`
 	s := newStage(t)
 	out := filepath.Join(t.TempDir(), "ran")
 	d := s.startIn(without, map[string]string{"BLOCK_METHOD": "auto", "KILL_RUN_CMD": "echo $TARGET$ >> " + out})
 	t.Log(d.problem("no native ban", "CAP_NET_ADMIN"))
 	src := nth(nobody, 1)
 	s.forge(s.tcp(src, 40000, trap, pktgen.SYN))
-	d.waitLine(src.String(), "blocked: [true]") // by the command
+	d.waitLine(src.String(), "blocked: [true]") // by the command, which has ended
 	if got := read(out); got != src.String()+"\n" {
 		t.Errorf("the command wrote %q", got)
 	}
@@ -285,4 +285,21 @@ func TestWithoutNetAdmin(t *testing.T) {
 	if !errors.Is(err, harness.ErrExited) || !strings.Contains(err.Error(), "exit status 1") || !strings.Contains(err.Error(), "CAP_NET_ADMIN") {
 		t.Errorf(`BLOCK_METHOD="nftables": %v`, err)
 	}
+}
+
+// CAP_SYS_ADMIN is enough for the XDP program and not for nftables: then it bans
+// alone, and nothing says that nobody does.
+func TestWithoutTheTable(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	d := s.startIn(`exec setpriv --bounding-set -net_admin --inh-caps -net_admin "$@"`, map[string]string{"BLOCK_METHOD": "auto"})
+	t.Log(d.problem("the XDP program bans alone", "CAP_NET_ADMIN"))
+	st, err := d.Status(t.Context())
+	check(t, err)
+	if said := strings.Join(st.Problems, "\n"); !slices.Equal(st.Methods, []string{"xdp"}) || strings.Contains(said, "no native ban") {
+		t.Errorf("bans by %v, problems: %s", st.Methods, said)
+	}
+	src := nth(nobody, 1)
+	s.forge(s.tcp(src, 40000, trap, pktgen.SYN))
+	d.waitBan(src)
 }
