@@ -72,6 +72,7 @@ type Lookup struct {
 	conntrack *Conntrack // nil: there is none, or it cannot be asked
 	without   string     // why it cannot be asked
 	count     *os.File   // nf_conntrack_count of the namespace; nil: unknown
+	sleep     func(time.Duration)
 
 	slots [lookupSlots]slot
 	listening
@@ -90,7 +91,7 @@ func NewLookup(questions int) (*Lookup, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Lookup{sockets: s, questions: float64(questions), tokens: float64(questions)}
+	l := &Lookup{sockets: s, questions: float64(questions), tokens: float64(questions), sleep: time.Sleep}
 	c, err := NewConntrack()
 	switch {
 	case errors.Is(err, ErrNoConntrack):
@@ -138,16 +139,19 @@ func (l *Lookup) Use(q *Question) Use {
 	default:
 		use = l.socket(q, s, now)
 	}
-	if use != Free || l.conntrack == nil || l.untracked(q.Time, now) {
+	if use != Free || l.conntrack == nil {
+		return use
+	}
+	// Once a block of the ring: the packets behind it are older by then, and in a
+	// flood all of them are.
+	if young := settle - time.Duration(now-q.Time); young > 0 {
+		l.sleep(min(young, settle))
+		now = time.Now().UnixNano()
+	}
+	if l.untracked(q.Time, now) {
 		return use
 	}
 	if l.spend(now) {
-		// Once a block of the ring: the packets behind it are older by then, and
-		// in a flood all of them are.
-		if young := settle - time.Duration(now-q.Time); young > 0 {
-			time.Sleep(min(young, settle))
-			now = time.Now().UnixNano()
-		}
 		return l.flow(q, s, now)
 	}
 	if q.AnyPeer && s.askedFlows > q.Time {
@@ -216,10 +220,10 @@ func (l *Lookup) flow(q *Question, s *slot, now int64) Use {
 	return s.flow
 }
 
-// untracked reports that connection tracking had no entry at all after the
-// packet came, so that none needs to be looked for.
+// untracked reports that connection tracking had no entry at all once it had had
+// its time with the packet, so that none needs to be looked for.
 func (l *Lookup) untracked(packet, now int64) bool {
-	if l.emptyAsked > packet {
+	if l.emptyAsked >= packet+int64(settle) {
 		return true
 	}
 	if l.count == nil {

@@ -120,35 +120,29 @@ func TestLookupAllocatesNothing(t *testing.T) {
 	}
 }
 
-// What destination NAT hands to somebody else is no trap here, and a flow of a
-// stranger's own making is no answer to us.
+// What destination NAT hands to somebody else is no trap here, not even for the
+// first packet of all, which we see before connection tracking does.
 func TestLookupTranslated(t *testing.T) {
 	enterSpace(t)
-	l, err := NewLookup(Questions)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
+	l := closing[*Lookup](t)(NewLookup(Questions))
 	if l.conntrack == nil {
 		t.Skip("no connection tracking in this kernel")
 	}
 	command(t, "nft add table ip nat")
 	command(t, "nft add chain ip nat out { type nat hook output priority -100 ; }")
 	command(t, "nft add rule ip nat out tcp dport 8080 dnat to 127.0.0.1:9090")
-	listener, err := net.Listen("tcp", "127.0.0.1:9090")
-	if err != nil {
-		t.Fatal(err)
+	closing[net.Listener](t)(net.Listen("tcp", "127.0.0.1:9090"))
+	src := netip.MustParseAddrPort("127.0.0.1:41000")
+	q := question(8080, time.Now().Add(time.Minute), true) // younger than can be, so that it is waited for
+	q.Src = src
+	waited := 0
+	l.sleep = func(time.Duration) {
+		waited++
+		d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(src)}
+		closing[net.Conn](t)(d.DialContext(t.Context(), "tcp", "127.0.0.1:8080"))
 	}
-	defer listener.Close()
-	c, err := net.Dial("tcp", "127.0.0.1:8080")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	q := question(8080, time.Now(), true)
-	q.Src = c.LocalAddr().(*net.TCPAddr).AddrPort()
-	if got := l.Use(q); got != Translated {
-		t.Errorf("a client of a translated port: %v", got)
+	if got := l.Use(q); got != Translated || waited != 1 {
+		t.Errorf("a client of a translated port: %v after %d waits", got, waited)
 	}
 }
 
