@@ -142,6 +142,15 @@ func trapSocket() match {
 	}
 }
 
+// boundSocket matches packets for a socket with an address of its own: a connection,
+// or a listener that is bound to one. It breaks on TIME_WAIT.
+func boundSocket() match {
+	return match{
+		&expr.Socket{Key: expr.SocketKeyWildcard, Register: unix.NFT_REG_1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte{0}},
+	}
+}
+
 func counter(name string) match {
 	return match{&expr.Objref{Type: unix.NFT_OBJECT_COUNTER, Name: name}}
 }

@@ -96,6 +96,10 @@ func (t *Table) rulesPre() error {
 	t.rulesSpare(c)
 	t.rule(c, "connections kept from tracking", ctState(expr.CtStateBitUNTRACKED), protocol(unix.IPPROTO_TCP),
 		tcpFlags(syn|ack, expr.CmpOpNeq, syn), accept)
+	// A connection that began before anything was tracked counts as new when its
+	// remote end speaks first.
+	t.rule(c, "connections older than tracking", ctState(expr.CtStateBitNEW|expr.CtStateBitINVALID), protocol(unix.IPPROTO_TCP),
+		tcpFlags(syn|ack, expr.CmpOpNeq, syn), boundSocket(), accept)
 	for _, f := range t.lay.families() {
 		t.rule(c, "", f.in(f.soft), counter(droppedSoft), drop)
 		t.rule(c, "", f.source, f.protocol(), match{lookup(f.part)}, counter(droppedSoft), drop)
