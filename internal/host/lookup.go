@@ -39,6 +39,9 @@ const (
 	// about it. We see it before the kernel has made its entry, and the CPU that
 	// makes it may lose its turn in between.
 	settle = 5 * time.Millisecond
+	// countRest is how long a table that is in use counts as that: to ask takes
+	// microseconds, and it hardly ever empties.
+	countRest = 100 * time.Millisecond
 )
 
 // Questions is for NewLookup: at 2 to 5 us each less than a tenth of a core.
@@ -78,6 +81,7 @@ type Lookup struct {
 	listening
 
 	emptyAsked int64   // when the conntrack table was last found empty
+	usedAsked  int64   // and when not
 	questions  float64 // per second
 	tokens     float64
 	filled     int64
@@ -226,11 +230,12 @@ func (l *Lookup) untracked(packet, now int64) bool {
 	if l.emptyAsked >= packet+int64(settle) {
 		return true
 	}
-	if l.count == nil {
+	if l.count == nil || now-l.usedAsked < int64(countRest) {
 		return false
 	}
 	var b [2]byte
 	if n, _ := l.count.ReadAt(b[:], 0); n < 1 || b[0] != '0' {
+		l.usedAsked = now
 		return false
 	}
 	l.emptyAsked = now
