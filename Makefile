@@ -1,6 +1,7 @@
 # make run        build, and watch this machine with the built-in default (log only)
 # make test       install what the tests need, run them
 # make test-long  the rest: fuzzing, every kind in full, soak
+# make packages   deb, rpm, program, bill of materials and checksums in $(PACKAGES)
 # make bench      the table of docs/performance.md
 # make lint       golangci-lint and staticcheck
 
@@ -12,7 +13,13 @@ LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 TESTENV := $(SUDO) env "PATH=$$PATH" "HOME=$$HOME" CI=$(CI)
 TEST    := test -race -shuffle=on -count=1 -json
 
-.PHONY: build run test test-long bench lint deps
+# The packages hold the time of the last commit, so that they can be built again.
+PACKAGES   ?= bin/packages
+ARCHES     ?= amd64 arm64
+MAINTAINER ?= portsentry authors <authors@portsentry.invalid>
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md)
+
+.PHONY: build run test test-long packages bench lint deps
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o portsentry ./cmd/portsentry
@@ -39,6 +46,10 @@ test-long:
 	scripts/fuzz
 	{ $(TESTENV) CGO_ENABLED=1 PORTSENTRY_LONG=1 $(GO) $(TEST) -timeout 60m ./...; \
 	  $(TESTENV) CGO_ENABLED=1 PORTSENTRY_LONG=1 PORTSENTRY_CAPTURE=afpacket $(GO) $(TEST) -timeout 60m $$($(GO) list ./test/e2e/... | grep -v /xdp$$); } | $(GO) run ./test/summary
+
+packages:
+	@GO='$(GO)' VERSION='$(VERSION)' COMMIT='$(COMMIT)' ARCHES='$(ARCHES)' MAINTAINER='$(MAINTAINER)' \
+		SOURCE_DATE_EPOCH='$(SOURCE_DATE_EPOCH)' packaging/build '$(PACKAGES)'
 
 bench: deps build
 	$(GO) test -run '^$$' -bench . -benchmem ./internal/app ./internal/decode ./internal/detect ./internal/judge ./internal/view/log

@@ -44,6 +44,21 @@ func TestInitScriptSyntax(t *testing.T) {
 	}
 }
 
+// TestMaintainerScripts: they are shell, and can be run.
+func TestMaintainerScripts(t *testing.T) {
+	for _, name := range []string{
+		"build", "lib/clear", "deb/preinst", "deb/postinst", "deb/prerm", "deb/postrm",
+		"rpm/pre", "rpm/post", "rpm/preun", "rpm/postun",
+	} {
+		tool(t, "dash", "-n", name)
+		tool(t, "bash", "--posix", "-n", name)
+		tool(t, "shellcheck", "-s", "sh", name)
+		if info, err := os.Stat(name); err != nil || info.Mode().Perm() != 0o755 {
+			t.Errorf("%s: %v, %v", name, info, err)
+		}
+	}
+}
+
 // TestUnit verifies the unit with a program that is there in the place of ours.
 func TestUnit(t *testing.T) {
 	text, err := os.ReadFile("systemd/portsentry.service")
@@ -51,7 +66,7 @@ func TestUnit(t *testing.T) {
 		t.Fatal(err)
 	}
 	unit := string(text)
-	for _, want := range []string{"\nType=simple\n", "\nExecReload=/bin/kill -HUP $MAINPID\n", "\nRestart=on-failure\n", "\nStateDirectory=portsentry\n"} {
+	for _, want := range []string{"\nType=notify\n", "\nExecReload=/bin/kill -HUP $MAINPID\n", "\nRestart=on-failure\n", "\nStateDirectory=portsentry\n"} {
 		if !strings.Contains(unit, want) {
 			t.Errorf("%q is not in it", want)
 		}
@@ -62,15 +77,22 @@ func TestUnit(t *testing.T) {
 			t.Errorf("%s is in it", setting)
 		}
 	}
-	const program = "ExecStart=/usr/sbin/portsentry"
-	if !strings.Contains(unit, program+"\n") {
-		t.Fatal("no " + program)
-	}
-	path := filepath.Join(t.TempDir(), "portsentry.service")
-	if err := os.WriteFile(path, []byte(strings.Replace(unit, program, "ExecStart=/bin/true", 1)), 0o644); err != nil {
+	// With the drop-in that the upgrade of a 1.x makes, too.
+	dropIn, err := os.ReadFile("systemd/1.x.conf")
+	if err != nil {
 		t.Fatal(err)
 	}
-	tool(t, "systemd-analyze", "verify", "--man=no", path)
+	for name, add := range map[string]string{"alone": "", "1.x": string(dropIn)} {
+		text := strings.NewReplacer("=/usr/sbin/portsentry\n", "=/bin/true\n", "=/etc/init.d/portsentry ", "=/bin/true ").Replace(unit + add)
+		if strings.Count(text, "/bin/true") != 1+2*min(len(add), 1) || strings.Contains(text, "=/usr/sbin") {
+			t.Fatalf("%s: not the programs that were expected\n%s", name, text)
+		}
+		path := filepath.Join(t.TempDir(), "portsentry.service")
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		tool(t, "systemd-analyze", "verify", "--man=no", path)
+	}
 }
 
 func TestLogFiles(t *testing.T) {

@@ -69,6 +69,7 @@ func TestInitScript(t *testing.T) {
 	furnish(t)
 	t.Run("stopped", testStopped)
 	t.Run("modes", testModes)
+	t.Run("foreground", testForeground)
 	t.Run("life", testLife)
 	t.Run("others", testOthers)
 	t.Run("refused", testRefused)
@@ -232,6 +233,34 @@ func testModes(t *testing.T) {
 		}
 		if got := lines(callsFile); got != strings.ReplaceAll(tt.flags, none, "") {
 			t.Errorf("%+v: started with %q", tt, got)
+		}
+		script(t, 0, "stop")
+	}
+}
+
+// testForeground: for a service manager the daemon does not detach, and whether
+// there is anything to start is asked before.
+func testForeground(t *testing.T) {
+	for _, tt := range []struct {
+		defaults       string
+		wanted, starts int
+		calls          string
+	}{
+		{"TCP_MODE=atcp\n", 0, 0, "--foreground --logoutput syslog -atcp"},
+		{"TCP_MODE=tcp\nUDP_MODE=sudp\n", 0, 0, "--foreground --logoutput syslog -tcp -sudp"},
+		{"TCP_MODE=\nUDP_MODE=\n", 1, -1, ""},
+		{"TCP_MODE=cpt\n", 255, 1, ""},
+	} {
+		clean(t)
+		if err := os.WriteFile("/etc/default/portsentry", []byte(tt.defaults), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		script(t, tt.wanted, "wanted")
+		if tt.starts >= 0 {
+			script(t, tt.starts, "foreground")
+		}
+		if got := lines(callsFile); got != tt.calls {
+			t.Errorf("%q: started with %q", tt.defaults, got)
 		}
 		script(t, 0, "stop")
 	}
