@@ -49,7 +49,7 @@ func loadSensor(c *config.Config) (l loaded) {
 	if !wanted && (err != nil || !bpf.Remains(folder)) {
 		return loaded{}
 	}
-	types := bpf.ReadTypes()
+	prepared := bpf.Prepare()
 	if err == nil {
 		err = bpf.Mount()
 	}
@@ -72,7 +72,7 @@ func loadSensor(c *config.Config) (l loaded) {
 		c.Close()
 	}
 	if err == nil {
-		s.Sensor, err = bpf.OpenSensor(bpf.SensorOptions{Workers: workers(), Folder: folder, Peers: s.peers, Types: types})
+		s.Sensor, err = bpf.OpenSensor(bpf.SensorOptions{Workers: workers(), Folder: folder, Peers: s.peers, Prepared: prepared})
 	}
 	if err == nil {
 		s.source, err = xdp.Open(s.Sensor)

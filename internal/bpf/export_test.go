@@ -8,10 +8,11 @@ import (
 
 // OpenUntracked is OpenSensor on a kernel whose connection tracking cannot be asked.
 func OpenUntracked(o SensorOptions) (*Sensor, error) {
-	return openSensor(o, func() (*ebpf.CollectionSpec, error) {
+	o.Prepared = prepare(func() (*ebpf.CollectionSpec, error) {
 		other := bytes.ReplaceAll(_XdpBytes, []byte(askTracking), []byte("bpf_xdp_ct_nobody"))
 		return ebpf.LoadCollectionSpecFromReader(bytes.NewReader(other))
 	})
+	return OpenSensor(o)
 }
 
 // Program is run on bytes by the tests outside the package.

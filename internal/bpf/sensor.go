@@ -20,21 +20,32 @@ const MaxWorkers = 4
 
 // SensorOptions say how a Sensor is made.
 type SensorOptions struct {
-	Workers   int        // rings, one reader each; 0: 1
-	RingBytes int        // of all rings together, divided in powers of two; 0: 4 MiB
-	Bans      int        // how many bans there is room for; 0: 65,536
-	Folder    string     // on a BPF file system, where what outlives the process is pinned; "": nothing does
-	Peers     *Peers     // nil: nobody is known to be connected
-	Types     *btf.Cache // see ReadTypes; nil: they are read when they are needed
+	Workers   int       // rings, one reader each; 0: 1
+	RingBytes int       // of all rings together, divided in powers of two; 0: 4 MiB
+	Bans      int       // how many bans there is room for; 0: 65,536
+	Folder    string    // on a BPF file system, where what outlives the process is pinned; "": nothing does
+	Peers     *Peers    // nil: nobody is known to be connected
+	Prepared  *Prepared // nil: what can be read ahead is read when it is needed
 }
 
-// ReadTypes begins to read the types of the running kernel, by which the program is
-// fitted to it. That takes as long as all else before the program can be loaded. Who
-// needs them waits for it, and is told of errors.
-func ReadTypes() *btf.Cache {
-	types := btf.NewCache()
-	go types.Kernel()
-	return types
+// Prepared is what the program is loaded from: its object, and the types of the
+// running kernel, by which it is fitted to that. It is good for one Sensor.
+type Prepared struct {
+	types  *btf.Cache
+	object func() (*ebpf.CollectionSpec, error) // the same whenever it is called
+}
+
+// Prepare begins to read both, the types first: they take as long as all else before
+// the program can be loaded. Who needs them waits for it, and is told of errors.
+func Prepare() *Prepared {
+	p := prepare(loadXdp)
+	go p.types.Kernel()
+	go p.object()
+	return p
+}
+
+func prepare(object func() (*ebpf.CollectionSpec, error)) *Prepared {
+	return &Prepared{btf.NewCache(), sync.OnceValues(object)}
 }
 
 // Sensor is the XDP program with its maps: it drops who is banned, bans who
@@ -59,9 +70,10 @@ type Sensor struct {
 // and interfaces, is taken over without a gap, the interfaces by TakeOver. It needs
 // CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and Linux 5.18; errors say what is missing as
 // those of OpenSteering do.
-func OpenSensor(o SensorOptions) (*Sensor, error) { return openSensor(o, loadXdp) }
-
-func openSensor(o SensorOptions, program func() (*ebpf.CollectionSpec, error)) (*Sensor, error) {
+func OpenSensor(o SensorOptions) (*Sensor, error) {
+	if o.Prepared == nil {
+		o.Prepared = prepare(loadXdp)
+	}
 	s := &Sensor{
 		folder: o.Folder, links: make(map[int32]*attached),
 		own: make(map[netip.Addr]struct{}), spare: make(map[netip.Prefix]struct{}),
@@ -72,7 +84,7 @@ func openSensor(o SensorOptions, program func() (*ebpf.CollectionSpec, error)) (
 			return nil, err
 		}
 	}
-	spec, err := program()
+	spec, err := o.Prepared.object()
 	if err == nil {
 		err = s.open(o, spec)
 	}
@@ -119,10 +131,7 @@ func (s *Sensor) open(o SensorOptions, spec *ebpf.CollectionSpec) error {
 	var placed error
 	var placing sync.WaitGroup
 	placing.Go(func() { placed = s.placeRings(rings, ring, workers) })
-	types := o.Types
-	if types == nil {
-		types = btf.NewCache()
-	}
+	types := o.Prepared.types
 	err = spec.LoadAndAssign(&s.objects, &ebpf.CollectionOptions{MapReplacements: replace, Cache: types})
 	placing.Wait()
 	if err != nil {

@@ -5,63 +5,14 @@
 // where nobody is is told of and, where the configuration says so, banned with
 // this very packet. Everything else passes, told of where it begins something at a
 // port that nobody has, and what most packets need for that is one look-up, or none.
+#include "xdp_parse.h"
+#include "xdp_sets.h"
 #include "xdp_events.h"
 #include "xdp_served.h"
 #include "xdp_challenge.h"
 #include "xdp_closed.h"
 
-inline_ int is_trap(const struct packet *p)
-{
-	__u32 which = p->proto == IPPROTO_UDP;
-	struct ports *t;
-
-	if (p->proto != IPPROTO_TCP && p->proto != IPPROTO_UDP)
-		return 0;
-	t = bpf_map_lookup_elem(&traps, &which);
-	return t && t->word[p->dport >> 6 & 1023] >> (p->dport & 63) & 1;
-}
-
-inline_ int is_spared(const struct packet *p)
-{
-	struct spare_key key = {.bits = 128};
-
-	__builtin_memcpy(key.addr, &p->src, 16);
-	return bpf_map_lookup_elem(&spare, &key) != NULL;
-}
-
-// Keys are copied: before Linux 6.1 the verifier wants them on the stack, not where
-// a pointer that was handed over leads.
-once_ int is_own(const struct packet *p)
-{
-	struct addr key;
-
-	if (!p)
-		return 0;
-	key = p->dst;
-	return bpf_map_lookup_elem(&own, &key) != NULL;
-}
-
-once_ int is_peer(const struct packet *p)
-{
-	struct addr key;
-
-	if (!p)
-		return 0;
-	key = p->src;
-	return bpf_map_lookup_elem(&peers, &key) != NULL;
-}
-
-// is_discovery: without neighbour discovery (RFC 4861) a source on our link could
-// not be reached at all, whatever its ban leaves it; nor would we keep our address
-// without DHCP (RFC 2131, RFC 8415), whose clients take packets below the stack.
-inline_ int is_discovery(const struct packet *p)
-{
-	if (p->proto == IPPROTO_UDP)
-		return p->ip & IS_V6 ? p->sport == 547 && p->dport == 546 : p->sport == 67 && p->dport == 68;
-	return p->proto == IPPROTO_ICMPV6 && p->ip & IS_V6 && p->type >= 133 && p->type <= 136;
-}
-
-inline_ int bare_syn(const struct packet *p) { return (p->flags & F_SIX) == F_SYN; }
+enum { TRAP = 16 }; // with an enum state: the packet is for a trap
 
 // Kinds of TCP packet, as detect.Classify tells them.
 enum kind { NO_PROBE, PROOF_OF_NOTHING, BANNABLE };
@@ -134,15 +85,19 @@ inline_ int limited_passes(struct xdp_md *ctx, struct packet *p, enum state pars
 // trapped judges a packet for a trap port. s is what keeps its source out, which
 // has let it pass: nothing, a limited ban or a pardon. What costs least is asked
 // first, for in advanced mode the packets of every service come here.
-inline_ int trapped(struct xdp_md *ctx, struct packet *p, struct standing *s, __u64 now)
+once_ int trapped(struct xdp_md *ctx, struct packet *p, struct standing *s, __u64 now)
 {
-	int tcp = p->proto == IPPROTO_TCP, syn = tcp && bare_syn(p);
-	enum kind kind = tcp ? classify(p) : BANNABLE;
-	__u8 armed = tcp ? config.armed_tcp : config.armed_udp;
-	int peer, spared, verdict;
-	__u8 made = PARDON;
+	int tcp, syn, peer, spared, verdict;
+	enum kind kind;
 	enum use use;
+	__u8 armed, made;
 
+	if (!p || !s)
+		return XDP_PASS;
+	tcp = p->proto == IPPROTO_TCP;
+	syn = tcp && bare_syn(p);
+	kind = tcp ? classify(p) : BANNABLE;
+	armed = tcp ? config.armed_tcp : config.armed_udp;
 	if (s->strength == PARDON && (verdict = answered(ctx, p, s, now)) >= 0)
 		return verdict;
 	if (kind == NO_PROBE || (!syn && ephemeral(p->dport))) {
@@ -179,7 +134,7 @@ inline_ int trapped(struct xdp_md *ctx, struct packet *p, struct standing *s, __
 	count(C_SIGHTED);
 	peer = is_peer(p);
 	spared = is_spared(p);
-	if (spared || !armed || kind != BANNABLE || s->ban) {
+	if (spared || !armed || kind != BANNABLE || s->decided) {
 		if (config.flags & SENSE)
 			tell(ctx, p, PROBE, PARDON, peer);
 		return !spared ? challenge(ctx, p, s, now, XDP_PASS) : XDP_PASS;
@@ -195,9 +150,9 @@ inline_ int trapped(struct xdp_md *ctx, struct packet *p, struct standing *s, __
 
 // worth_a_look: of what only user space can read, what may be for a trap: as the
 // filter of AF_PACKET has it.
-inline_ int worth_a_look(const struct packet *p)
+once_ int worth_a_look(const struct packet *p)
 {
-	if (!(config.flags & SENSE))
+	if (!p || !(config.flags & SENSE))
 		return 0;
 	if (p->ip & IS_V6)
 		return 1;
@@ -209,48 +164,87 @@ inline_ int worth_a_look(const struct packet *p)
 // is_mapped: ::ffff:a.b.c.d, which is how IPv4 is written here.
 inline_ int is_mapped(const struct addr *a) { return !a->d[0] && a->w[2] == htonl(0xffff); }
 
+// disguised judges what Linux would take in spite of its tags.
+inline_ int disguised(void)
+{
+	count(C_BAD);
+	return config.bans || config.armed_tcp || config.armed_udp ? XDP_DROP : XDP_PASS;
+}
+
+// mapped tells of an IPv6 packet from or to such an address: Linux takes one from
+// there, which to our maps would be from a.b.c.d.
+once_ int mapped(struct xdp_md *ctx, const struct packet *p, enum state parsed)
+{
+	int trap;
+
+	if (!p)
+		return XDP_PASS;
+	if (parsed == WHOLE)
+		trap = (config.flags & SENSE && is_trap(p)) || (config.flags & SCANS && begins(p));
+	else
+		trap = parsed == PARTLY && worth_a_look(p);
+	if (!is_mapped(&p->dst) && trap && is_own(p))
+		tell_raw(ctx, p);
+	return XDP_PASS;
+}
+
+inline_ int drop(struct standing *s, __u32 counter)
+{
+	s->dropped = 1;
+	count(counter);
+	return XDP_DROP;
+}
+
+// kept_out judges a packet of a source that s keeps out: -1 if it may go on.
+once_ int kept_out(struct xdp_md *ctx, struct packet *p, struct standing *s, __u64 now, int what)
+{
+	enum state parsed = what & ~TRAP;
+	int trap = what & TRAP, verdict;
+
+	if (!p || !s)
+		return -1;
+	if (s->strength == FULL) {
+		drop(s, C_DROPPED_FULL);
+		// Traps go on looking open, or it would show which packet was too much.
+		return trap && config.flags & VERIFY && is_own(p) ? challenge(ctx, p, s, now, XDP_DROP) : XDP_DROP;
+	}
+	if (!is_own(p))
+		return XDP_PASS;
+	// Whoever is kept out goes on being challenged, or nobody would ever be
+	// proved to be who he says.
+	if (trap && (verdict = answered(ctx, p, s, now)) >= 0)
+		return verdict;
+	if (s->strength == SOFT ? soft_passes(ctx, p, parsed, s->protos) : limited_passes(ctx, p, parsed))
+		return -1;
+	drop(s, s->strength == SOFT ? C_DROPPED_SOFT : C_DROPPED_LIMITED);
+	return trap ? challenge(ctx, p, s, now, XDP_DROP) : XDP_DROP;
+}
+
 SEC("xdp.frags")
 int sense(struct xdp_md *ctx)
 {
 	struct packet p = {};
 	struct standing s = {};
+	struct account in = {};
 	enum state parsed = parse(ctx, &p);
 	__u64 now = bpf_ktime_get_coarse_ns();
 	int trap, verdict;
 
 	if (parsed == NOT_IP)
 		return XDP_PASS;
-	if (parsed == DISGUISED) {
-		count(C_BAD);
-		return config.bans || config.armed_tcp || config.armed_udp ? XDP_DROP : XDP_PASS;
-	}
-	if (p.ip & IS_V6 && (is_mapped(&p.src) || is_mapped(&p.dst))) {
-		// Linux takes a packet from there, which to our maps would be from a.b.c.d.
-		if (parsed == WHOLE)
-			trap = (config.flags & SENSE && is_trap(&p)) || (config.flags & SCANS && begins(&p));
-		else
-			trap = parsed == PARTLY && worth_a_look(&p);
-		if (!is_mapped(&p.dst) && trap && is_own(&p))
-			tell_raw(ctx, &p);
-		return XDP_PASS;
-	}
-	find_standing(&p, now, &s);
+	if (parsed == DISGUISED)
+		return disguised();
+	if (p.ip & IS_V6 && (is_mapped(&p.src) || is_mapped(&p.dst)))
+		return mapped(ctx, &p, parsed);
+	find_standing(&p, now, &s, &in);
 	trap = parsed == WHOLE ? is_trap(&p) : parsed == PARTLY && worth_a_look(&p);
 	if (s.strength != PARDON && !is_discovery(&p) && !is_spared(&p)) {
-		if (s.strength == FULL) {
-			dropped(&s, C_DROPPED_FULL);
-			// Traps go on looking open, or it would show which packet was too much.
-			return trap && config.flags & VERIFY && is_own(&p) ? challenge(ctx, &p, &s, now, XDP_DROP) : XDP_DROP;
-		}
-		if (!is_own(&p))
-			return XDP_PASS;
-		// Whoever is kept out goes on being challenged, or nobody would ever be
-		// proved to be who he says.
-		if (trap && (verdict = answered(ctx, &p, &s, now)) >= 0)
+		// What there is most of in a flood is dropped here and now.
+		verdict = s.strength == FULL && !trap ? drop(&s, C_DROPPED_FULL)
+						      : kept_out(ctx, &p, &s, now, trap ? parsed | TRAP : parsed);
+		if (verdict >= 0) {
+			book(&s, &in);
 			return verdict;
-		if (s.strength == SOFT ? !soft_passes(ctx, &p, parsed, s.protos) : !limited_passes(ctx, &p, parsed)) {
-			dropped(&s, s.strength == SOFT ? C_DROPPED_SOFT : C_DROPPED_LIMITED);
-			return trap ? challenge(ctx, &p, &s, now, XDP_DROP) : XDP_DROP;
 		}
 	}
 	if (!trap) {
@@ -263,7 +257,9 @@ int sense(struct xdp_md *ctx)
 			tell_raw(ctx, &p);
 		return XDP_PASS;
 	}
-	return trapped(ctx, &p, &s, now);
+	verdict = trapped(ctx, &p, &s, now);
+	book(&s, &in);
+	return verdict;
 }
 
 // The kernel gives connection tracking to programs under its own licence only.

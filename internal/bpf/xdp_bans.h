@@ -4,34 +4,30 @@
 // Who is kept out: the bans of user space, and those that the program makes by
 // itself until user space has decided.
 #pragma once
-#include "xdp_packet.h"
 #include "xdp_hash.h"
+#include "xdp_packet.h"
 
-// What keeps a source out. One of ban and hit is where to count, or neither.
+// What keeps a source out. Functions that the verifier looks at by themselves can
+// take it, as it holds no pointer: what they find out about the source they leave
+// in learned.
 struct standing {
+	__u8 strength, protos, marks;
+	__u8 decided; // by user space: a ban, or a pardon
+	__u8 learned; // marks to be set
+	__u8 dropped; // the packet has been
+};
+
+// Where it is written down: one of the two, or nowhere.
+struct account {
 	struct ban *ban;
-	struct bucket *in;
-	__u32 slot; // of in
-	__u8 strength, protos;
+	struct hit *hit;
 };
 
 inline_ int same(const struct addr *a, const struct addr *b) { return a->d[0] == b->d[0] && a->d[1] == b->d[1]; }
 
-once_ __u32 hash_of(const struct addr *a)
-{
-	return !a ? 0 : siphash(config.hash[0], config.hash[1], a->d, 2);
-}
-
-inline_ struct bucket *bucket_of(const struct addr *src)
-{
-	__u32 i = hash_of(src) % HIT_BUCKETS;
-
-	return bpf_map_lookup_elem(&hits, &i);
-}
-
 // obey takes the ban or pardon under key into s. Of that of an address and that of
 // its network the stronger one holds: neither lifts the other.
-inline_ void obey(struct standing *s, const struct ban_key *key, __u64 now)
+inline_ void obey(struct standing *s, struct account *in, const struct ban_key *key, __u64 now)
 {
 	struct ban *b = bpf_map_lookup_elem(&bans, key);
 
@@ -39,65 +35,76 @@ inline_ void obey(struct standing *s, const struct ban_key *key, __u64 now)
 		return;
 	s->protos = b->protos | (b->strength == s->strength ? s->protos : 0);
 	s->strength = b->strength;
-	s->ban = b;
+	s->marks = b->marks;
+	s->decided = 1;
+	in->ban = b;
+}
+
+// hit_of says where in the hits that of src is: 0, or 1 and HITS times the bucket
+// and the place in it.
+once_ __u32 hit_of(const struct addr *src, __u64 now)
+{
+	struct bucket *b;
+	__u32 at;
+
+	if (!src)
+		return 0;
+	at = hash_of(src) % HIT_BUCKETS;
+	b = bpf_map_lookup_elem(&hits, &at);
+	if (!b)
+		return 0;
+	for (int i = 0; i < HITS; i++) {
+		if (same(&b->hit[i].src, src) && b->hit[i].until > now)
+			return 1 + at * HITS + i;
+	}
+	return 0;
 }
 
 // find_standing says what keeps the source of p out. What nobody has decided on
 // yet is asked last, and not at all while no hit is recent.
-inline_ void find_standing(const struct packet *p, __u64 now, struct standing *s)
+inline_ void find_standing(const struct packet *p, __u64 now, struct standing *s, struct account *in)
 {
 	struct ban_key key = {.addr = p->src, .bits = 128};
+	struct bucket *b;
+	__u32 at, bucket;
 
 	if (config.bans) {
-		obey(s, &key, now);
+		obey(s, in, &key, now);
 		if (p->ip & IS_V6) {
 			key.addr.d[1] = 0;
 			key.bits = 64;
-			obey(s, &key, now);
+			obey(s, in, &key, now);
 		}
-		if (s->ban)
+		if (s->decided)
 			return;
 	}
-	if (hits_until <= now || !(s->in = bucket_of(&p->src)))
+	if (hits_until <= now || !(at = hit_of(&p->src, now)))
 		return;
-	for (int i = 0; i < HITS; i++) {
-		const struct hit *h = &s->in->hit[i];
+	at--;
+	bucket = at / HITS;
+	b = bpf_map_lookup_elem(&hits, &bucket);
+	if (!b)
+		return;
+	in->hit = &b->hit[at % HITS];
+	s->strength = in->hit->strength;
+	s->protos = in->hit->protos;
+	s->marks = in->hit->marks;
+}
 
-		if (same(&h->src, &p->src) && h->until > now) {
-			s->strength = h->strength;
-			s->protos = h->protos;
-			s->slot = i;
-			return;
-		}
+// book writes down what has become of a packet that found s.
+inline_ void book(const struct standing *s, struct account *in)
+{
+	if (in->ban) {
+		if (s->dropped)
+			__sync_fetch_and_add(&in->ban->dropped, 1);
+		if (s->learned & ~s->marks)
+			in->ban->marks |= s->learned;
+	} else if (in->hit) {
+		if (s->dropped)
+			__sync_fetch_and_add(&in->hit->dropped, 1);
+		if (s->learned & ~s->marks)
+			in->hit->marks |= s->learned;
 	}
-	s->in = NULL;
-}
-
-// dropped counts a packet that s kept out.
-inline_ void dropped(struct standing *s, __u32 counter)
-{
-	count(counter);
-	if (s->ban)
-		__sync_fetch_and_add(&s->ban->dropped, 1);
-	else if (s->in && s->slot < HITS)
-		__sync_fetch_and_add(&s->in->hit[s->slot].dropped, 1);
-}
-
-// marked sets marks of a source that is kept out, and reports whether one of
-// them was missing.
-inline_ int marked(struct standing *s, __u8 marks)
-{
-	__u8 *at = s->ban ? &s->ban->marks : s->in && s->slot < HITS ? &s->in->hit[s->slot].marks : NULL;
-
-	if (!at || (*at & marks) == marks)
-		return 0;
-	*at |= marks;
-	return 1;
-}
-
-inline_ __u8 marks_of(const struct standing *s)
-{
-	return s->ban ? s->ban->marks : s->in && s->slot < HITS ? s->in->hit[s->slot].marks : 0;
 }
 
 // provisional begins a ban that ends by itself, or adds to one that runs: a soft
@@ -105,12 +112,17 @@ inline_ __u8 marks_of(const struct standing *s)
 // Where the source's bucket has
 // no room for it, which forged sources can bring about, the packet at hand is
 // dropped and told of all the same.
-inline_ int provisional(const struct addr *src, __u64 now, __u8 strength, __u8 protos, __u8 marks)
+once_ int provisional(const struct addr *src, __u64 now, __u8 strength, __u8 protos, __u8 marks)
 {
-	struct bucket *in = bucket_of(src);
-	struct hit *free = NULL;
 	__u64 until = now + config.provisional;
+	struct hit *free = NULL;
+	struct bucket *in;
+	__u32 at;
 
+	if (!src)
+		return 0;
+	at = hash_of(src) % HIT_BUCKETS;
+	in = bpf_map_lookup_elem(&hits, &at);
 	if (!in)
 		return 0;
 	bpf_spin_lock(&in->lock);

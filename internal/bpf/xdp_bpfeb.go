@@ -179,6 +179,7 @@ const (
 	xdpMapClosedEven  = "closed_even"
 	xdpMapClosedOdd   = "closed_odd"
 	xdpMapCounters    = "counters"
+	xdpMapDraft       = "draft"
 	xdpMapHits        = "hits"
 	xdpMapMissedEven  = "missed_even"
 	xdpMapMissedOdd   = "missed_odd"
@@ -251,6 +252,7 @@ type xdpMapSpecs struct {
 	ClosedEven *ebpf.MapSpec `ebpf:"closed_even"`
 	ClosedOdd  *ebpf.MapSpec `ebpf:"closed_odd"`
 	Counters   *ebpf.MapSpec `ebpf:"counters"`
+	Draft      *ebpf.MapSpec `ebpf:"draft"`
 	Hits       *ebpf.MapSpec `ebpf:"hits"`
 	MissedEven *ebpf.MapSpec `ebpf:"missed_even"`
 	MissedOdd  *ebpf.MapSpec `ebpf:"missed_odd"`
@@ -299,6 +301,7 @@ type xdpMaps struct {
 	ClosedEven *ebpf.Map `ebpf:"closed_even"`
 	ClosedOdd  *ebpf.Map `ebpf:"closed_odd"`
 	Counters   *ebpf.Map `ebpf:"counters"`
+	Draft      *ebpf.Map `ebpf:"draft"`
 	Hits       *ebpf.Map `ebpf:"hits"`
 	MissedEven *ebpf.Map `ebpf:"missed_even"`
 	MissedOdd  *ebpf.Map `ebpf:"missed_odd"`
@@ -320,6 +323,7 @@ func (m *xdpMaps) Close() error {
 		m.ClosedEven,
 		m.ClosedOdd,
 		m.Counters,
+		m.Draft,
 		m.Hits,
 		m.MissedEven,
 		m.MissedOdd,

@@ -8,10 +8,7 @@
 #pragma once
 #include "xdp_events.h"
 #include "xdp_served.h"
-
-once_ int is_own(const struct packet *p);
-once_ int is_peer(const struct packet *p);
-inline_ int bare_syn(const struct packet *p);
+#include "xdp_sets.h"
 
 // What answers may cost. A budget has a rate, and what may be spent of it at once.
 enum {
@@ -85,12 +82,12 @@ inline_ int unicast(const struct packet *p)
 // that one network cannot spend what is for all.
 once_ int may_answer(const struct packet *p, __u64 now)
 {
-	__u64 network;
+	struct addr network = {};
 
 	if (!p || p->ip & HAS_OPTIONS || p->marks & (BAD_LENGTH | SHORT_PAYLOAD | EXT_HEADERS) || !unicast(p))
 		return 0;
-	network = p->ip & IS_V6 ? p->src.d[0] : p->src.w[3] & htonl(0xffffff00);
-	return spend(siphash(config.hash[0], config.hash[1], &network, 1) % NETWORKS, now, NET_REPLY, NET_REPLIES) &&
+	network.d[0] = p->ip & IS_V6 ? p->src.d[0] : p->src.w[3] & htonl(0xffffff00);
+	return spend(hash_of(&network) % NETWORKS, now, NET_REPLY, NET_REPLIES) &&
 	       spend(ALL_REPLIES, now, REPLY, REPLIES);
 }
 
@@ -99,17 +96,17 @@ once_ int may_answer(const struct packet *p, __u64 now)
 // one takes 2^30 trials. It is in host byte order.
 once_ __u32 cookie(const struct packet *p, __u32 slot, __u32 key)
 {
-	__u64 m[5];
+	struct flow_words f;
 
 	if (!p)
 		return 0;
 	key &= 1;
-	m[0] = p->src.d[0];
-	m[1] = p->src.d[1];
-	m[2] = p->dst.d[0];
-	m[3] = p->dst.d[1];
-	m[4] = (__u64)p->sport << 48 | (__u64)p->dport << 32 | slot;
-	return ((__u32)siphash(config.keys[key][0], config.keys[key][1], m, 5) & ~3U) | key << 1 | (slot & 1);
+	f.w[0] = p->src.d[0];
+	f.w[1] = p->src.d[1];
+	f.w[2] = p->dst.d[0];
+	f.w[3] = p->dst.d[1];
+	f.w[4] = (__u64)p->sport << 48 | (__u64)p->dport << 32 | slot;
+	return ((__u32)hash_of_flow(&f, config.keys[key][0], config.keys[key][1]) & ~3U) | key << 1 | (slot & 1);
 }
 
 // Headers, everything in network byte order.
@@ -220,7 +217,7 @@ inline_ int challenge(struct xdp_md *ctx, struct packet *p, struct standing *s, 
 
 	if (verdict < 0)
 		return otherwise;
-	marked(s, CHALLENGED);
+	s->learned |= CHALLENGED;
 	return verdict;
 }
 
@@ -285,9 +282,9 @@ once_ int react(struct xdp_md *ctx, struct packet *p, __u64 now, __u8 marks)
 // proof: who forges a SYN can forge its RST.
 inline_ int answered(struct xdp_md *ctx, struct packet *p, struct standing *s, __u64 now)
 {
-	int verdict = react(ctx, p, now, marks_of(s));
+	int verdict = react(ctx, p, now, s->marks);
 
 	if (verdict >= 0 && p->flags & F_RST)
-		marked(s, ALIVE);
+		s->learned |= ALIVE;
 	return verdict;
 }

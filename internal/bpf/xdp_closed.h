@@ -7,11 +7,7 @@
 #pragma once
 #include "xdp_events.h"
 #include "xdp_served.h"
-
-once_ int is_own(const struct packet *p);
-once_ int is_peer(const struct packet *p);
-inline_ int bare_syn(const struct packet *p);
-inline_ int is_discovery(const struct packet *p);
+#include "xdp_sets.h"
 
 enum { SCTP_INIT = 1, SCTP_COOKIE_ECHO = 10 }; // RFC 9260 section 3.2
 enum { ECHO = 8, TIMESTAMP = 13, MASK = 17, ECHO_V6 = 128 }; // requests: RFC 792, 950, 4443
@@ -66,17 +62,18 @@ inline_ __u64 *settled_at(__u64 as)
 // address, within a minute or so.
 once_ int again(const struct packet *p, __u64 now)
 {
-	__u64 m[5], h, *at;
+	struct flow_words f;
+	__u64 h, *at;
 	__u32 i;
 
 	if (!p)
 		return 0;
-	m[0] = p->src.d[0];
-	m[1] = p->src.d[1];
-	m[2] = p->dst.d[0];
-	m[3] = p->dst.d[1];
-	m[4] = (now >> 36) << 32 | (__u32)p->dport << 16 | (__u32)p->type << 8 | p->proto;
-	h = siphash(config.hash[0], config.hash[1], m, 5);
+	f.w[0] = p->src.d[0];
+	f.w[1] = p->src.d[1];
+	f.w[2] = p->dst.d[0];
+	f.w[3] = p->dst.d[1];
+	f.w[4] = (now >> 36) << 32 | (__u32)p->dport << 16 | (__u32)p->type << 8 | p->proto;
+	h = hash_of_flow(&f, config.hash[0], config.hash[1]);
 	i = h % ASKED;
 	at = bpf_map_lookup_elem(&asked, &i);
 	if (!at || *at == h)

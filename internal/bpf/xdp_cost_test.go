@@ -2,6 +2,7 @@ package bpf_test
 
 import (
 	"net"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -49,5 +50,38 @@ func BenchmarkPass(b *testing.B) {
 				b.ReportMetric(float64(best.Nanoseconds()), "kernel-ns/packet")
 			})
 		}
+	}
+}
+
+// What a packet of somebody banned costs: one that is dropped, and one of a network
+// that is.
+func BenchmarkDrop(b *testing.B) {
+	for _, c := range []struct {
+		name     string
+		src      netip.Addr
+		of       netip.Prefix
+		strength bpf.Strength
+	}{
+		{"full", from4, prefix(from4), bpf.Full},
+		{"full over IPv6", from6, netip.PrefixFrom(from6, 64).Masked(), bpf.Full},
+		{"soft", from4, prefix(from4), bpf.Soft},
+		{"limited", from4, prefix(from4), bpf.Limited},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			r := newRig(b, bpf.SensorOptions{}, bpf.Rules{})
+			r.ban(c.of, c.strength, bpf.BanAll)
+			frame := frame(b, tcp(c.src, noTrap, syn))
+			best := time.Hour
+			for b.Loop() {
+				verdict, took, err := r.Program().Benchmark(frame, 100_000, nil)
+				r.must(err)
+				if verdict != 1 { // XDP_DROP
+					b.Fatalf("verdict %d", verdict)
+				}
+				best = min(best, took)
+			}
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(float64(best.Nanoseconds()), "kernel-ns/packet")
+		})
 	}
 }

@@ -32,17 +32,28 @@ once_ int bad_header(struct xdp_md *ctx, const struct packet *p)
 
 enum { SUMMED = 64, SUMS = 24 }; // bytes at a time, and how often: a frame of the usual length
 
-// sum_part adds the next bytes of the frame to sum, SUMMED of them or what is
-// left; below zero: they are not there.
-once_ __s64 sum_part(struct xdp_md *ctx, __u32 at, __u32 left, __u32 sum)
+// What is to be summed up yet, and the sum so far.
+struct summing {
+	__u32 at, left, sum;
+};
+
+// sum_part adds the next bytes of the frame, SUMMED of them or what is left, and
+// reports whether there are more to come. What cannot be read stays in left.
+once_ int sum_part(struct xdp_md *ctx, struct summing *s)
 {
 	__u8 part[SUMMED] = {};
-	__u64 n = left < SUMMED ? left : SUMMED;
+	__u64 n;
 
+	if (!s)
+		return 0;
+	n = s->left < SUMMED ? s->left : SUMMED;
 	OPAQUE_TO_COMPILER(n);
-	if (n < 1 || n > SUMMED || bpf_xdp_load_bytes(ctx, at, part, n))
-		return -1;
-	return (__u32)bpf_csum_diff(NULL, 0, (void *)part, sizeof(part), sum);
+	if (n < 1 || n > SUMMED || bpf_xdp_load_bytes(ctx, s->at, part, n))
+		return 0;
+	s->sum = bpf_csum_diff(NULL, 0, (void *)part, sizeof(part), s->sum);
+	s->at += n;
+	s->left -= n;
+	return s->left;
 }
 
 // bad_segment reports whether the checksum of a TCP segment, a UDP datagram or an
@@ -51,47 +62,41 @@ once_ __s64 sum_part(struct xdp_md *ctx, __u32 at, __u32 left, __u32 sum)
 // headers the destination may be another one: nothing is known.
 once_ int bad_segment(struct xdp_md *ctx, const struct packet *p)
 {
-	__u32 at, left, udp;
+	struct summing s = {};
 	__u8 head[20] = {};
 	__u16 field;
-	__s64 sum = 0;
+	int udp;
 
 	if (!p || p->marks & (EXT_HEADERS | SHORT_PAYLOAD))
 		return 0;
+	s.at = p->transport;
 	udp = p->proto == IPPROTO_UDP;
-	if (p->proto == IPPROTO_TCP ? bpf_xdp_load_bytes(ctx, p->transport, head, 20) : bpf_xdp_load_bytes(ctx, p->transport, head, 8))
+	if (p->proto == IPPROTO_TCP ? bpf_xdp_load_bytes(ctx, s.at, head, 20) : bpf_xdp_load_bytes(ctx, s.at, head, 8))
 		return 0;
 	if (p->proto == IPPROTO_TCP) {
-		left = 20 + p->options_len + p->payload;
+		s.left = 20 + p->options_len + p->payload;
 		field = *(__u16 *)(head + 16);
 	} else if (udp) {
-		left = be16(head + 4);
+		s.left = be16(head + 4);
 		field = *(__u16 *)(head + 6);
 	} else if (is_icmp(p)) {
-		left = 0;
 		field = *(__u16 *)(head + 2);
 	} else {
 		return 0;
 	}
-	if (!left)
-		left = 8 + p->payload;
-	if ((udp && !field) || left > SUMMED * SUMS)
+	if (!s.left)
+		s.left = 8 + p->payload;
+	if ((udp && !field) || s.left > SUMMED * SUMS)
 		return 0; // there is none, or the sum would take too long
 	if (p->proto != IPPROTO_ICMP) { // that one has no pseudo-header, RFC 792
 		// As in turn_round.
-		sum = (__u32)bpf_csum_diff(NULL, 0, (void *)&p->src, 2 * sizeof(p->src), htonl(left + p->proto));
-		if (fold(sum) == field)
+		s.sum = bpf_csum_diff(NULL, 0, (void *)&p->src, 2 * sizeof(p->src), htonl(s.left + p->proto));
+		if (fold(s.sum) == field)
 			return 0;
 	}
-	at = p->transport;
-	for (int i = 0; i < SUMS && left; i++) {
-		sum = sum_part(ctx, at, left, sum);
-		if (sum < 0)
-			return 0;
-		at += SUMMED;
-		left = left > SUMMED ? left - SUMMED : 0;
-	}
-	return fold(sum) != 0xffff;
+	for (int i = 0; i < SUMS && sum_part(ctx, &s); i++)
+		;
+	return !s.left && fold(s.sum) != 0xffff;
 }
 
 // worker_of says who hears of the source of p. A host of IPv6 has as many addresses
@@ -99,13 +104,14 @@ once_ int bad_segment(struct xdp_md *ctx, const struct packet *p)
 once_ __u32 worker_of(const struct packet *p)
 {
 	__u32 n = config.workers;
-	__u64 m[2];
+	struct addr source;
 
 	if (!p || n <= 1)
 		return 0;
-	m[0] = p->src.d[0];
-	m[1] = p->ip & IS_V6 ? 0 : p->src.d[1];
-	return ((__u32)siphash(config.hash[0], config.hash[1], m, 2) >> 16) % n;
+	source = p->src;
+	if (p->ip & IS_V6)
+		source.d[1] = 0;
+	return (hash_of(&source) >> 16) % n;
 }
 
 // wake wakes the worker if it sleeps: one that is awake looks again before it does.
@@ -126,10 +132,13 @@ inline_ void wake(void *ring, __u32 worker)
 	bpf_ringbuf_discard(none, RB_FORCE_WAKEUP);
 }
 
-inline_ void fill(struct xdp_md *ctx, const struct packet *p, struct event *e, __u8 what, __u8 made, int peer)
+// fill makes an event of p; say adds what it tells.
+once_ int fill(struct xdp_md *ctx, const struct packet *p, struct event *e, __u32 worker)
 {
-	__u64 options = p->options_len;
+	__u64 options;
 
+	if (!p || !e)
+		return 0;
 	e->time = bpf_ktime_get_ns();
 	e->src = p->src;
 	e->dst = p->dst;
@@ -150,11 +159,10 @@ inline_ void fill(struct xdp_md *ctx, const struct packet *p, struct event *e, _
 	e->vlans = p->vlans;
 	e->proto = p->proto;
 	e->ttl = p->ttl;
-	e->ip = p->ip | (peer ? IS_PEER : 0) | worker_of(p) * WORKER;
+	e->ip = p->ip | worker * WORKER;
 	e->marks = p->marks;
-	e->what = what;
-	e->made = made;
 	e->options_len = 0;
+	options = p->options_len;
 	OPAQUE_TO_COMPILER(options);
 	if (options >= 4 && options <= sizeof(e->options) &&
 	    !bpf_xdp_load_bytes(ctx, p->transport + 20, e->options, options)) {
@@ -163,19 +171,39 @@ inline_ void fill(struct xdp_md *ctx, const struct packet *p, struct event *e, _
 		e->options[0] = p->type;
 		e->options[1] = p->code;
 	}
+	return 0;
 }
+
+inline_ void say(struct event *e, __u8 what, __u8 made, int peer)
+{
+	e->what = what;
+	e->made = made;
+	if (peer)
+		e->ip |= IS_PEER;
+}
+
+// Where an event is put together: there is no room for it on the stack. Before Linux
+// 6.9 all functions of a chain of calls have 512 bytes, in pieces of 32.
+struct {
+	__uint(type, MAP_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct event);
+} draft SEC(".maps");
 
 // miss_in counts p in table, under its source; what is of struct event.
 inline_ void miss_in(void *table, struct xdp_md *ctx, const struct packet *p, __u8 what, __u8 made, int peer)
 {
-	struct event *e, first = {};
 	struct addr key = p->src; // see is_own
+	struct event *e = bpf_map_lookup_elem(table, &key), *first;
+	__u32 zero = 0;
 
-	e = bpf_map_lookup_elem(table, &key);
-	if (!e) { // another CPU may be as far as this: who comes second finds the entry
-		fill(ctx, p, &first, COUNTED | (what & NO_TRAP), made, peer);
-		first.times = 0;
-		bpf_map_update_elem(table, &key, &first, BPF_NOEXIST);
+	if (!e && (first = bpf_map_lookup_elem(&draft, &zero))) {
+		// Another CPU may be as far as this: who comes second finds the entry.
+		fill(ctx, p, first, worker_of(p));
+		say(first, COUNTED | (what & NO_TRAP), made, peer);
+		first->times = 0;
+		bpf_map_update_elem(table, &key, first, BPF_NOEXIST);
 		e = bpf_map_lookup_elem(table, &key);
 	}
 	if (e)
@@ -221,7 +249,8 @@ once_ int tell(struct xdp_md *ctx, const struct packet *p, __u8 what, __u8 made,
 		count(C_RAW_LOST);
 		return 0;
 	}
-	fill(ctx, p, e, what, made, peer);
+	fill(ctx, p, e, worker);
+	say(e, what, made, peer);
 	bpf_ringbuf_submit(e, RB_NO_WAKEUP);
 	wake(ring, worker);
 	count(C_EVENTS);
@@ -229,13 +258,14 @@ once_ int tell(struct xdp_md *ctx, const struct packet *p, __u8 what, __u8 made,
 }
 
 // put_raw hands the n bytes of the frame over, as many as there is room for.
-inline_ int put_raw(struct xdp_md *ctx, const struct packet *p, void *ring, __u64 n, const __u64 room)
+inline_ int put_raw(struct xdp_md *ctx, const struct packet *p, void *ring, __u32 worker, __u64 n, const __u64 room)
 {
 	struct raw_event *e = ring ? bpf_ringbuf_reserve(ring, sizeof(e->event) + room, 0) : NULL;
 
 	if (!e)
 		return 0;
-	fill(ctx, p, &e->event, RAW, PARDON, 0);
+	fill(ctx, p, &e->event, worker);
+	say(&e->event, RAW, PARDON, 0);
 	OPAQUE_TO_COMPILER(n);
 	if (n > room)
 		n = room;
@@ -258,7 +288,7 @@ once_ int tell_raw(struct xdp_md *ctx, const struct packet *p)
 		return 0;
 	worker = worker_of(p);
 	ring = bpf_map_lookup_elem(&rings, &worker);
-	if (!(n > RAW_SHORT ? put_raw(ctx, p, ring, n, RAW_BYTES) : put_raw(ctx, p, ring, n, RAW_SHORT))) {
+	if (!(n > RAW_SHORT ? put_raw(ctx, p, ring, worker, n, RAW_BYTES) : put_raw(ctx, p, ring, worker, n, RAW_SHORT))) {
 		count(C_RAW_LOST);
 		return 0;
 	}

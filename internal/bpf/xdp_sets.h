@@ -1,0 +1,47 @@
+//go:build ignore
+
+// SPDX-License-Identifier: BSD-2-Clause
+// What user space has written down of ports and addresses: one look-up each.
+#pragma once
+#include "xdp_packet.h"
+
+inline_ int is_trap(const struct packet *p)
+{
+	__u32 which = p->proto == IPPROTO_UDP;
+	struct ports *t;
+
+	if (p->proto != IPPROTO_TCP && p->proto != IPPROTO_UDP)
+		return 0;
+	t = bpf_map_lookup_elem(&traps, &which);
+	return t && t->word[p->dport >> 6 & 1023] >> (p->dport & 63) & 1;
+}
+
+inline_ int is_spared(const struct packet *p)
+{
+	struct spare_key key = {.bits = 128};
+
+	__builtin_memcpy(key.addr, &p->src, 16);
+	return bpf_map_lookup_elem(&spare, &key) != NULL;
+}
+
+// Keys are copied: before Linux 6.1 the verifier wants them on the stack, not where
+// a pointer that was handed over leads.
+once_ int is_own(const struct packet *p)
+{
+	struct addr key;
+
+	if (!p)
+		return 0;
+	key = p->dst;
+	return bpf_map_lookup_elem(&own, &key) != NULL;
+}
+
+once_ int is_peer(const struct packet *p)
+{
+	struct addr key;
+
+	if (!p)
+		return 0;
+	key = p->src;
+	return bpf_map_lookup_elem(&peers, &key) != NULL;
+}
