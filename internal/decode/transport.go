@@ -171,7 +171,7 @@ func (p *Probe) verify(s segment, length int) {
 	if s.pseudo == nil {
 		return
 	}
-	if !sumOK(sum(s.b[:length], sum(s.pseudo, uint64(length)+uint64(p.Proto)))) {
+	if !sumOK(sum(s.b[:length], sum(s.pseudo, swapped(uint64(length)+uint64(p.Proto))))) {
 		p.Marks |= BadChecksum
 	}
 }

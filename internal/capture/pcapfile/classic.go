@@ -1,7 +1,6 @@
 package pcapfile
 
 import (
-	"bufio"
 	"encoding/binary"
 	"fmt"
 	"time"
@@ -20,7 +19,7 @@ const (
 
 // classic reads pcap.
 type classic struct {
-	in    *bufio.Reader
+	in    *input
 	last  int // bytes of the record that next has given
 	head  int // bytes of a record's header
 	big   bool
@@ -29,9 +28,9 @@ type classic struct {
 	link  capture.Link
 }
 
-func newClassic(in *bufio.Reader) (*classic, error) {
+func newClassic(in *input) (*classic, error) {
 	c := &classic{in: in, head: 16, tick: int64(time.Microsecond)}
-	b, err := in.Peek(4)
+	b, err := in.peek(4)
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +53,7 @@ func newClassic(in *bufio.Reader) (*classic, error) {
 		}
 		c.big, order = true, binary.BigEndian
 	}
-	if b, err = in.Peek(24); err != nil {
+	if b, err = in.peek(24); err != nil {
 		return nil, err
 	}
 	if major := order.Uint16(b[4:]); major != 2 {
@@ -67,11 +66,9 @@ func newClassic(in *bufio.Reader) (*classic, error) {
 
 // next is for reader.
 func (c *classic) next(f *capture.Frame) error {
-	if _, err := c.in.Discard(c.last); err != nil {
-		return err
-	}
+	c.in.pass(c.last)
 	c.last = 0
-	b, err := begin(c.in, c.head)
+	b, err := c.in.begin(c.head)
 	if err != nil {
 		return err
 	}
@@ -90,7 +87,7 @@ func (c *classic) next(f *capture.Frame) error {
 		return fmt.Errorf("a packet of %d bytes", length)
 	}
 	size := c.head + int(length)
-	if b, err = take(c.in, size); err != nil {
+	if b, err = c.in.take(size); err != nil {
 		return err
 	}
 	c.last = size

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"sync/atomic"
 
 	"portsentry/internal/capture"
@@ -37,6 +38,8 @@ type File struct {
 	name   string
 	closer io.Closer // nil: not ours
 	in     reader
+	bytes  *input // what in reads from
+	zipped bool
 	cut    atomic.Bool
 
 	frames, unknown atomic.Uint64
@@ -98,13 +101,15 @@ func newFile(name string, r io.Reader) (*File, error) {
 		}
 		return nil, fmt.Errorf("pcapfile: %s: %w", name, err)
 	}
-	in := bufio.NewReaderSize(r, bufferLen)
-	magic, err := in.Peek(4)
+	// Of a file that is not zipped, all but the first bytes go past this buffer.
+	plain := bufio.NewReaderSize(r, 16<<10)
+	in := newInput(plain)
+	f := &File{name: name, bytes: in}
+	magic, err := plain.Peek(4)
 	if err == nil && binary.BigEndian.Uint16(magic) == magicGzip {
-		var unzip *gzip.Reader
-		if unzip, err = gzip.NewReader(in); err == nil {
-			in = bufio.NewReaderSize(unzip, bufferLen)
-			magic, err = in.Peek(4)
+		if in.from, err = gzip.NewReader(plain); err == nil {
+			f.zipped = true
+			magic, err = in.peek(4)
 		}
 	}
 	switch {
@@ -115,7 +120,6 @@ func newFile(name string, r io.Reader) (*File, error) {
 	case err != nil:
 		return fail(err)
 	}
-	f := &File{name: name}
 	if binary.BigEndian.Uint32(magic) == magicNg {
 		f.in, err = newNg(in)
 	} else {
@@ -135,12 +139,20 @@ func newFile(name string, r io.Reader) (*File, error) {
 // Frame.Time is 0 in pcapng simple packet blocks, which have no time.
 // Frame.IfIndex is always 0: files number interfaces by a count of their own.
 func (f *File) Run(ctx context.Context, handle capture.Handler) error {
+	if f.zipped && runtime.GOMAXPROCS(0) > 1 {
+		a := readAhead(f.bytes.from)
+		f.bytes.from = a
+		defer a.close()
+	}
 	var frame capture.Frame
-	for done := ctx.Done(); ; {
-		select {
-		case <-done:
-			return ctx.Err()
-		default:
+	var n, unknown uint64
+	defer func() { f.count(n, unknown) }()
+	for {
+		if n%countEvery == 0 {
+			f.count(n, unknown)
+		}
+		if err := ctx.Err(); err != nil {
+			return err
 		}
 		switch err := f.in.next(&frame); {
 		case err == nil:
@@ -150,14 +162,23 @@ func (f *File) Run(ctx context.Context, handle capture.Handler) error {
 			f.cut.Store(true)
 			return nil
 		default:
-			return fmt.Errorf("pcapfile: %s: %w", f.name, &DamageError{f.frames.Load(), err})
+			return fmt.Errorf("pcapfile: %s: %w", f.name, &DamageError{n, err})
 		}
 		if frame.Link == capture.LinkUnknown {
-			f.unknown.Add(1)
+			unknown++
 		}
-		f.frames.Add(1)
+		n++
 		handle(&frame)
 	}
+}
+
+// countEvery is after how many packets the counters are brought up to date: that other
+// goroutines may look at them costs about as much as a packet's way from the file.
+const countEvery = 64
+
+func (f *File) count(frames, unknown uint64) {
+	f.frames.Store(frames)
+	f.unknown.Store(unknown)
 }
 
 // Cut reports whether the file ended in the middle of a record, as it does when
@@ -165,7 +186,8 @@ func (f *File) Run(ctx context.Context, handle capture.Handler) error {
 func (f *File) Cut() bool { return f.cut.Load() }
 
 // Stats counts packets. Those of a link type that nobody here understands are
-// handed over as capture.LinkUnknown and are in Other as well as in Frames.
+// handed over as capture.LinkUnknown and are in Other as well as in Frames. While Run
+// runs, up to countEvery of the last packets are missing.
 func (f *File) Stats() capture.Stats {
 	return capture.Stats{Frames: f.frames.Load(), Other: f.unknown.Load()}
 }
@@ -176,34 +198,6 @@ func (f *File) Close() error {
 		return nil
 	}
 	return f.closer.Close()
-}
-
-// take peeks at the next n bytes, which are inside of a record.
-func take(in *bufio.Reader, n int) ([]byte, error) {
-	b, err := in.Peek(n)
-	if err == io.EOF {
-		err = io.ErrUnexpectedEOF
-	}
-	return b, err
-}
-
-// skip leaves n bytes out, which are inside of a record.
-func skip(in *bufio.Reader, n int) error {
-	_, err := in.Discard(n)
-	if err == io.EOF {
-		err = io.ErrUnexpectedEOF
-	}
-	return err
-}
-
-// begin peeks at the head of a record of n bytes: io.EOF is the end behind a
-// whole one.
-func begin(in *bufio.Reader, n int) ([]byte, error) {
-	b, err := in.Peek(n)
-	if err == io.EOF && len(b) > 0 {
-		err = io.ErrUnexpectedEOF
-	}
-	return b, err
 }
 
 // linkOf maps link-layer types (www.tcpdump.org/linktypes.html; 12 and 14 are

@@ -1,7 +1,6 @@
 package pcapfile
 
 import (
-	"bufio"
 	"encoding/binary"
 	"fmt"
 	"math"
@@ -30,7 +29,7 @@ const (
 
 // ng reads pcapng.
 type ng struct {
-	in         *bufio.Reader
+	in         *input
 	order      binary.ByteOrder
 	big        bool
 	last       int // bytes of the block that next has given
@@ -45,7 +44,7 @@ type ngLink struct {
 	offset int64  // nanoseconds to add
 }
 
-func newNg(in *bufio.Reader) (*ng, error) {
+func newNg(in *input) (*ng, error) {
 	n := &ng{in: in}
 	kind, length, err := n.head()
 	if err == nil {
@@ -57,9 +56,7 @@ func newNg(in *bufio.Reader) (*ng, error) {
 // next is for reader.
 func (n *ng) next(f *capture.Frame) error {
 	for {
-		if _, err := n.in.Discard(n.last); err != nil {
-			return err
-		}
+		n.in.pass(n.last)
 		n.last = 0
 		kind, length, err := n.head()
 		if err != nil {
@@ -73,12 +70,12 @@ func (n *ng) next(f *capture.Frame) error {
 
 // head reads what all blocks begin with: their type and length.
 func (n *ng) head() (kind, length uint32, err error) {
-	b, err := begin(n.in, 8)
+	b, err := n.in.begin(8)
 	if err != nil {
 		return 0, 0, err
 	}
 	if binary.BigEndian.Uint32(b) == blockSection {
-		if b, err = take(n.in, 12); err != nil {
+		if b, err = n.in.take(12); err != nil {
 			return 0, 0, err
 		}
 		switch {
@@ -119,7 +116,7 @@ func (n *ng) block(kind, length uint32, f *capture.Frame) (found bool, err error
 	case blockSimple:
 		fixed = 4
 	default:
-		return false, skip(n.in, int(length))
+		return false, n.in.skip(int(length))
 	}
 	switch {
 	case length < 12+fixed:
@@ -127,13 +124,13 @@ func (n *ng) block(kind, length uint32, f *capture.Frame) (found bool, err error
 	case length > bufferLen && kind != blockSection:
 		return false, fmt.Errorf("a packet of %d bytes or its interface", length)
 	case length > bufferLen: // with a comment
-		if _, err := take(n.in, 16); err != nil {
+		if _, err := n.in.take(16); err != nil {
 			return false, err
 		}
 		n.interfaces = n.interfaces[:0]
-		return false, skip(n.in, int(length))
+		return false, n.in.skip(int(length))
 	}
-	b, err := take(n.in, int(length))
+	b, err := n.in.take(int(length))
 	if err != nil {
 		return false, err
 	}
@@ -158,7 +155,7 @@ func (n *ng) block(kind, length uint32, f *capture.Frame) (found bool, err error
 	if err != nil {
 		return false, err
 	}
-	return false, skip(n.in, int(length))
+	return false, n.in.skip(int(length))
 }
 
 // packet reads the body of a block with a packet.

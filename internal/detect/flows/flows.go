@@ -22,7 +22,7 @@ const (
 
 // Options are what a Tracker is built from.
 type Options struct {
-	Flows int           // conversations that are remembered; 0: DefaultFlows, 18 MB
+	Flows int           // conversations that are remembered; 0: DefaultFlows, 17 MiB
 	Wait  time.Duration // how long an answer may take; 0: DefaultWait
 }
 
@@ -80,14 +80,16 @@ func New(o Options, emit func(*detect.Contact)) *Tracker {
 	return &Tracker{table: newTable(o.Flows), wait: int64(o.Wait), waiting: queue{head: none, tail: none}, emit: emit}
 }
 
-// Packet takes the next packet of the capture. f is the frame that p was decoded
-// from, needed for ICMP errors and broadcasts; nil: there is none.
-func (t *Tracker) Packet(p *decode.Probe, f *capture.Frame) {
+// Packet takes the next packet of the capture, and reports whether it is backscatter:
+// an answer to what nobody was seen to ask. f is the frame that p was decoded from,
+// needed for ICMP errors and broadcasts; nil: there is none.
+func (t *Tracker) Packet(p *decode.Probe, f *capture.Frame) bool {
 	t.stats.Packets++
 	t.tick(p.Time)
 	if !p.Src.IsValid() || !p.Dst.IsValid() || p.Src.IsMulticast() {
-		return
+		return false
 	}
+	before := t.stats.Backscatter
 	switch p.Proto {
 	case decode.ProtoTCP:
 		if !p.Dst.IsMulticast() {
@@ -104,6 +106,7 @@ func (t *Tracker) Packet(p *decode.Probe, f *capture.Frame) {
 	default:
 		t.other(p, f)
 	}
+	return t.stats.Backscatter != before
 }
 
 // tick moves the time on and settles what has waited long enough.

@@ -52,7 +52,7 @@ func (t *Tracker) icmp(p *decode.Probe, f *capture.Frame) {
 	}
 	if answer {
 		k := makeKey(c, p.Dst, p.Src, 0, 0)
-		switch i, _, _ := t.find(&k); {
+		switch i, _ := t.find(&k, t.place(&k)); {
 		case i == none:
 			t.stats.Backscatter++
 		case t.entries[i].state == asked:
@@ -65,7 +65,8 @@ func (t *Tracker) icmp(p *decode.Probe, f *capture.Frame) {
 		return
 	}
 	k := makeKey(c, p.Src, p.Dst, 0, 0)
-	if i, at, _ := t.find(&k); i == none {
+	at := t.place(&k)
+	if i, _ := t.find(&k, at); i == none {
 		if i = t.insert(&k, at); i != none {
 			t.begin(i, p, first, asked, kind)
 		}

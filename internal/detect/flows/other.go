@@ -29,7 +29,8 @@ func (t *Tracker) other(p *decode.Probe, f *capture.Frame) {
 		return
 	}
 	k, from := pair(classProto, p.Src, p.Dst, uint16(p.Proto), uint16(p.Proto))
-	i, at, _ := t.find(&k)
+	at := t.place(&k)
+	i, _ := t.find(&k, at)
 	if i == none {
 		if i = t.insert(&k, at); i != none {
 			t.begin(i, p, from, asked, detect.KindProto)

@@ -17,7 +17,8 @@ const (
 // sctp follows an association.
 func (t *Tracker) sctp(p *decode.Probe) {
 	k, from := pair(classSCTP, p.Src, p.Dst, p.SrcPort, p.DstPort)
-	i, at, _ := t.find(&k)
+	at := t.place(&k)
+	i, _ := t.find(&k, at)
 	if i == none {
 		t.sctpFirst(p, &k, at, from)
 		return

@@ -1,7 +1,6 @@
 package flows
 
 import (
-	"hash/maphash"
 	"math"
 	"math/bits"
 
@@ -20,18 +19,19 @@ const (
 	stray                 // a FIN, NULL, XMAS or the like waits for a RST
 )
 
-// entry is one conversation or fact.
+// entry is one conversation or fact: two lines of the cache. What goes on in a
+// conversation, and all that there is to a fact, is in the first.
 type entry struct {
-	key  key
-	last int64 // when it was active, by the Tracker's time
-	due  int64 // when its wait is over; 0: it does not wait
-
-	prev, next int32 // in the queue
+	key
+	last   int64  // when it was active, by the Tracker's time
+	number uint32 // sequence number of the latest SYN; of classSender: the port asked last
 
 	state state
 	src   side // who began it
 	seen  side // ends that have sent: first, second or both
 	kind  detect.Kind
+
+	count uint8 // datagrams of the source's without answer
 
 	over    bool // a FIN or RST was seen
 	refused bool // how a failed contact failed
@@ -39,15 +39,21 @@ type entry struct {
 
 	verified, spoke, ended bool
 
-	count uint8 // datagrams of the source's without answer
+	course
+}
 
-	number uint32 // sequence number of the latest SYN; of classSender: the port asked last
+// course is what a contact needs until its outcome is known. Otherwise only due
+// means anything, and is 0.
+type course struct {
+	due        int64 // when its wait is over; 0: it does not wait
+	start      int64 // time of the packet that began it
+	prev, next int32 // in the queue
+
 	// answer is the number that the source acknowledges when it gets what is sent
 	// to it; after is behind all that the other end has sent so far.
 	answer, after uint32
 
-	start int64 // time of the packet that began it
-	head  head
+	head head
 }
 
 // head is a detect.Header without what the key says.
@@ -63,21 +69,35 @@ type head struct {
 // ways is the number of entries of a bucket.
 const ways = 8
 
-// bucket is what a look-up has to know of its entries: a line of the cache. What it
-// holds is in the bucket that its keyed hash names.
-type bucket struct {
-	tag   [ways]uint32 // of the hash; 0: empty
-	since [ways]uint32 // when it was active, in ticks
-}
+// tags are 16 bits of the hash of each entry of a bucket; 0: empty. They are all that
+// a look-up of what is not there has to see, and few enough for the cache of a core.
+type tags [ways / lanes]uint64
+
+// ages says of each entry of a bucket when it was active, in ticks.
+type ages [ways]uint32
+
+// lanes are the tags in a word, which are looked at together.
+const (
+	lanes = 4
+	ones  = 0x0001000100010001
+	highs = 0x8000800080008000
+)
+
+// zeros has the highest bit of each lane of x that is 0. There may be more above one
+// of them.
+func zeros(x uint64) uint64 { return (x - ones) &^ x & highs }
 
 // ticks are 17 ms; they are equal after two years, and what comes from before the
 // clock was set back has been idle for long.
 func ticks(t int64) uint32 { return uint32(t >> 24) }
 
-// table holds entries. An index names one until it is pushed out.
+// table holds entries, in buckets of ways: a key is in the one that its keyed hash
+// names. An index names an entry until it is pushed out.
 type table struct {
-	seed    maphash.Seed
-	buckets []bucket
+	secret  secret
+	tags    []tags
+	since   []ages
+	waits   []uint8 // a bit for each entry of a bucket that waits
 	entries []entry
 	shift   uint
 }
@@ -85,8 +105,8 @@ type table struct {
 func newTable(n int) table {
 	logN := bits.Len(uint(max(1, n/ways) - 1)) // next power of two
 	return table{
-		seed: maphash.MakeSeed(), shift: uint(64 - logN),
-		buckets: make([]bucket, 1<<logN), entries: make([]entry, ways<<logN),
+		secret: newSecret(), shift: uint(64 - logN), entries: make([]entry, ways<<logN),
+		tags: make([]tags, 1<<logN), since: make([]ages, 1<<logN), waits: make([]uint8, 1<<logN),
 	}
 }
 
@@ -96,19 +116,20 @@ const none int32 = -1
 // place is where a key belongs.
 type place struct {
 	bucket uint64
-	tag    uint32
+	tag    uint64 // 16 bits, not 0
 }
 
 func (t *table) place(k *key) place {
-	h := maphash.Bytes(t.seed, k[:])
-	return place{bucket: h >> t.shift, tag: uint32(h) | 1}
+	h := t.secret.hash(k)
+	return place{bucket: h >> t.shift, tag: max(1, h&0xffff)}
 }
 
 // at looks k up.
 func (t *table) at(k *key, at place) int32 {
-	for i, tag := range &t.buckets[at.bucket].tag {
-		if tag == at.tag {
-			if n := int32(at.bucket)*ways + int32(i); t.entries[n].key == *k {
+	for w, tags := range &t.tags[at.bucket] {
+		for m := zeros(tags ^ at.tag*ones); m != 0; m &= m - 1 {
+			n := int32(at.bucket)*ways + int32(w*lanes+bits.TrailingZeros64(m)/16)
+			if t.entries[n].key.is(k) {
 				return n
 			}
 		}
@@ -124,19 +145,18 @@ func (t *Tracker) touch(i int32) {
 	if e.state == failed {
 		since -= ticks(forgotten)
 	}
-	t.buckets[i/ways].since[i%ways] = since
+	t.since[i/ways][i%ways] = since
 }
 
-// find looks k up and marks it as active. at is where it belongs; idle is how long
-// it was not active before.
-func (t *Tracker) find(k *key) (i int32, at place, idle int64) {
-	at = t.place(k)
+// find looks k up, at where it belongs, and marks it as active. idle is how long it was
+// not active before.
+func (t *Tracker) find(k *key, at place) (i int32, idle int64) {
 	i = t.at(k, at)
 	if i != none {
 		idle = t.idle(i)
 		t.touch(i)
 	}
-	return i, at, idle
+	return i, idle
 }
 
 // idle is how long i has not been active. What comes from before the clock was set
@@ -154,38 +174,67 @@ func (t *Tracker) idle(i int32) int64 {
 // talking, nor turns into silence what is still being answered. What it cannot push
 // out it cannot enter, so that it is sampled.
 func (t *Tracker) insert(k *key, at place) int32 {
-	b := &t.buckets[at.bucket]
-	victim, now, idle := -1, ticks(t.now), ticks(retransmit)
-	for i, tag := range &b.tag {
-		if tag == 0 {
-			victim = i
-			break
+	tags, since := &t.tags[at.bucket], &t.since[at.bucket]
+	way := tags.empty()
+	if way == ways {
+		way = since.idlest(ticks(t.now))
+		if way == ways {
+			t.stats.Full++
+			return none
 		}
-		if d := now - b.since[i]; d > idle {
-			victim, idle = i, d
-		}
-	}
-	if victim < 0 {
-		t.stats.Full++
-		return none
-	}
-	n := int32(at.bucket)*ways + int32(victim)
-	if b.tag[victim] != 0 {
 		t.stats.Evicted++
-		if t.entries[n].due != 0 {
-			t.settle(n)
+		if t.waits[at.bucket]>>way&1 != 0 {
+			t.settle(int32(at.bucket)*ways + int32(way))
 		}
 	}
-	b.tag[victim] = at.tag
-	t.entries[n] = entry{key: *k, prev: none, next: none}
-	t.touch(n)
+	tags.set(way, at.tag)
+	since[way] = ticks(t.now)
+	n := int32(at.bucket)*ways + int32(way)
+	e := &t.entries[n]
+	// Word by word, as it was made: wider copies would wait for its words to be in the
+	// cache, behind every store that misses it.
+	e.a.hi, e.a.lo, e.b.hi, e.b.lo = k.a.hi, k.a.lo, k.b.hi, k.b.lo
+	e.ports, e.class, e.v4 = k.ports, k.class, k.v4
+	e.last, e.number = t.now, 0
+	e.state, e.src, e.seen, e.kind, e.count = live, 0, 0, 0, 0
+	e.over, e.refused, e.proof = false, false, false
+	e.verified, e.spoke, e.ended = false, false, false
 	return n
+}
+
+// empty is the first entry without a tag, ways if there is none.
+func (t *tags) empty() uint {
+	for w, four := range t {
+		if m := zeros(four); m != 0 {
+			return uint(w*lanes + bits.TrailingZeros64(m)/16)
+		}
+	}
+	return ways
+}
+
+// idlest is the entry that has been idle longest, of several the first, ways if all
+// were active of late.
+func (a *ages) idlest(now uint32) uint {
+	most := uint64(ticks(retransmit))<<3 | (ways - 1)
+	for i, since := range a {
+		most = max(most, uint64(now-since)<<3|uint64(ways-1-i))
+	}
+	if most>>3 == uint64(ticks(retransmit)) {
+		return ways
+	}
+	return uint(ways - 1 - most&(ways-1))
+}
+
+// set gives an entry its tag.
+func (t *tags) set(way uint, tag uint64) {
+	s := way % lanes * 16
+	t[way/lanes] = t[way/lanes]&^(0xffff<<s) | tag<<s
 }
 
 // note remembers a fact.
 func (t *Tracker) note(k key) {
-	i, at, _ := t.find(&k)
-	if i == none {
+	at := t.place(&k)
+	if i, _ := t.find(&k, at); i == none {
 		t.insert(&k, at)
 	}
 }

@@ -8,7 +8,8 @@ import (
 // tcp follows a connection.
 func (t *Tracker) tcp(p *decode.Probe) {
 	k, from := pair(classTCP, p.Src, p.Dst, p.SrcPort, p.DstPort)
-	i, at, idle := t.find(&k)
+	at := t.place(&k)
+	i, idle := t.find(&k, at)
 	if i == none {
 		t.tcpFirst(p, &k, at, from)
 		return
@@ -81,9 +82,9 @@ func tail(sp, dp uint16) bool { return dp >= 1024 && sp < dp }
 // heard notes of p, which answers a contact, that answers of its source can be seen
 // in this capture, and that it takes connections on this port if it does.
 func (t *Tracker) heard(p *decode.Probe) {
-	t.note(makeKey(classHeard, p.Src, p.Src, 0, 0))
+	t.note(about(classHeard, p.Src, 0))
 	if p.Flags&decode.SYN != 0 {
-		t.note(makeKey(classServer, p.Src, p.Src, p.SrcPort, 0))
+		t.note(about(classServer, p.Src, p.SrcPort))
 	}
 }
 
@@ -151,7 +152,7 @@ func (t *Tracker) tcpAsked(i int32, p *decode.Probe, from side) {
 
 // hears reports whether answers of p's destination can be seen in this capture.
 func (t *Tracker) hears(p *decode.Probe) bool {
-	_, ok := t.known(makeKey(classHeard, p.Dst, p.Dst, 0, 0))
+	_, ok := t.known(about(classHeard, p.Dst, 0))
 	return ok
 }
 
@@ -256,7 +257,7 @@ func (t *Tracker) decide(i int32, o detect.Outcome) {
 // serves reports whether an end has been seen to take connections.
 func (t *Tracker) serves(k *key, s side) bool {
 	a := k.addr(s)
-	_, ok := t.known(makeKey(classServer, a, a, k.port(s), 0))
+	_, ok := t.known(about(classServer, a, k.port(s)))
 	return ok
 }
 

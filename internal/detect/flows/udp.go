@@ -19,11 +19,12 @@ const callers = 120e9
 // udp follows datagrams.
 func (t *Tracker) udp(p *decode.Probe, f *capture.Frame) {
 	if toAll(p, f) {
-		t.note(makeKey(classCaller, p.Src, p.Src, p.SrcPort, 0))
+		t.note(about(classCaller, p.Src, p.SrcPort))
 		return
 	}
 	k, from := pair(classUDP, p.Src, p.Dst, p.SrcPort, p.DstPort)
-	i, at, _ := t.find(&k)
+	at := t.place(&k)
+	i, _ := t.find(&k, at)
 	if i == none {
 		t.udpFirst(p, &k, at, from)
 		return
@@ -69,7 +70,8 @@ func (t *Tracker) udpFirst(p *decode.Probe, k *key, at place, from side) {
 	t.entries[i].count = 1
 
 	sender := makeKey(classSender, p.Src, p.Dst, p.SrcPort, 0)
-	j, at, _ := t.find(&sender)
+	at = t.place(&sender)
+	j, _ := t.find(&sender, at)
 	if j == none {
 		if j = t.insert(&sender, at); j == none {
 			return
@@ -91,7 +93,7 @@ func (t *Tracker) udpAnswer(p *decode.Probe) bool {
 		}
 		return true
 	}
-	if ago, ok := t.known(makeKey(classCaller, p.Dst, p.Dst, p.DstPort, 0)); ok && ago <= callers {
+	if ago, ok := t.known(about(classCaller, p.Dst, p.DstPort)); ok && ago <= callers {
 		return true
 	}
 	switch {

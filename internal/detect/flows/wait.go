@@ -12,6 +12,7 @@ type queue struct{ head, tail int32 }
 // arm lets i wait from now on.
 func (t *Tracker) arm(i int32) {
 	t.disarm(i)
+	t.waits[i/ways] |= 1 << (i % ways)
 	e := &t.entries[i]
 	e.due = t.now + t.wait
 	e.prev, e.next = t.waiting.tail, none
@@ -25,10 +26,12 @@ func (t *Tracker) arm(i int32) {
 
 // disarm ends i's wait, if it waits.
 func (t *Tracker) disarm(i int32) {
-	e := &t.entries[i]
-	if e.due == 0 {
+	waits, bit := &t.waits[i/ways], uint8(1)<<(i%ways)
+	if *waits&bit == 0 {
 		return
 	}
+	*waits &^= bit
+	e := &t.entries[i]
 	if e.prev == none {
 		t.waiting.head = e.next
 	} else {
@@ -64,15 +67,14 @@ func (d *delay) most() int64 { return d.mean + 4*d.dev }
 func (t *Tracker) begin(i int32, p *decode.Probe, from side, st state, kind detect.Kind) {
 	t.disarm(i)
 	e := &t.entries[i]
-	*e = entry{
-		key: e.key, prev: none, next: none,
-		state: st, src: from, seen: from, kind: kind, start: p.Time, number: p.Seq,
-		head: head{
-			seq: p.Seq, ack: p.Ack, ipid: p.IPID, payload: int32(p.PayloadLen),
-			flags: p.Flags, window: p.Window, urgent: p.Urgent, mss: p.MSS,
-			proto: p.Proto, ttl: p.TTL, opts: p.TCPOptionsLen, icmp: p.ICMPType, df: p.DF,
-		},
-	}
+	e.state, e.src, e.seen, e.kind, e.count = st, from, from, kind, 0
+	e.over, e.refused, e.proof = false, false, false
+	e.verified, e.spoke, e.ended = false, false, false
+	e.number, e.start, e.answer, e.after = p.Seq, p.Time, 0, 0
+	h := &e.head
+	h.seq, h.ack, h.ipid, h.payload = p.Seq, p.Ack, p.IPID, int32(p.PayloadLen)
+	h.flags, h.window, h.urgent, h.mss = p.Flags, p.Window, p.Urgent, p.MSS
+	h.proto, h.ttl, h.opts, h.icmp, h.df = p.Proto, p.TTL, p.TCPOptionsLen, p.ICMPType, p.DF
 	t.touch(i)
 	t.arm(i)
 }
@@ -102,22 +104,22 @@ func (t *Tracker) finish(i int32, o detect.Outcome) {
 	e.state, e.refused = live, o == detect.Refused
 	if o != detect.Answered {
 		e.state = failed
-		t.buckets[i/ways].since[i%ways] -= ticks(forgotten)
+		t.since[i/ways][i%ways] -= ticks(forgotten)
 	}
 	k, h := &e.key, &e.head
 	c := &t.contact
-	*c = detect.Contact{
-		Time: e.start, Src: k.addr(e.src), Dst: k.addr(e.src.other()), Proto: h.proto,
-		Kind: e.kind, Outcome: o, Verified: e.verified, Spoke: e.spoke, Ended: e.ended,
-	}
-	if class(k[36]) <= classSCTP {
+	c.Time, c.Src, c.Dst, c.Proto = e.start, k.addr(e.src), k.addr(e.src.other()), h.proto
+	c.SrcPort, c.DstPort = 0, 0
+	if k.class <= classSCTP {
 		c.SrcPort, c.DstPort = k.port(e.src), k.port(e.src.other())
 	}
-	c.Head = detect.Header{
-		Dst: c.Dst, SrcPort: c.SrcPort, DstPort: c.DstPort, Proto: h.proto, Flags: h.flags,
-		Window: h.window, Urgent: h.urgent, Seq: h.seq, Ack: h.ack, MSS: h.mss, OptionsLen: h.opts,
-		IPID: h.ipid, TTL: h.ttl, DF: h.df, ICMPType: h.icmp, PayloadLen: int(h.payload),
-	}
+	c.Kind, c.Outcome, c.Trap = e.kind, o, false
+	c.Verified, c.Spoke, c.Ended = e.verified, e.spoke, e.ended
+	d := &c.Head
+	d.Dst, d.SrcPort, d.DstPort, d.Proto = c.Dst, c.SrcPort, c.DstPort, h.proto
+	d.Flags, d.Window, d.Urgent, d.Seq, d.Ack = h.flags, h.window, h.urgent, h.seq, h.ack
+	d.MSS, d.OptionsLen, d.IPID, d.TTL, d.DF = h.mss, h.opts, h.ipid, h.ttl, h.df
+	d.ICMPType, d.PayloadLen = h.icmp, int(h.payload)
 	t.stats.Contacts++
 	t.emit(c)
 }
