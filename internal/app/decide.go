@@ -60,7 +60,7 @@ func (d *decider) run(ctx context.Context) error {
 	flush := time.NewTimer(time.Hour)
 	defer flush.Stop()
 	defer d.record.flush()
-	due := false
+	due, flushed := false, time.Time{}
 	for {
 		select {
 		case change := <-d.do:
@@ -77,13 +77,19 @@ func (d *decider) run(ctx context.Context) error {
 			}
 			return nil
 		case <-d.record.dirty:
-			if !due {
-				flush.Reset(flushAfter)
-				due = true
+			if due {
+				break
 			}
+			if wait := flushEvery - time.Since(flushed); wait > 0 {
+				flush.Reset(wait)
+				due = true
+				break
+			}
+			d.record.flush()
+			flushed = time.Now()
 		case <-flush.C:
 			d.record.flush()
-			due = false
+			due, flushed = false, time.Now()
 		}
 	}
 }

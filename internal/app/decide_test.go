@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"portsentry/internal/config"
 	"portsentry/internal/decode"
@@ -48,4 +51,59 @@ func TestStopDecidesWhatIsQueued(t *testing.T) {
 	default:
 		t.Error("the queue was not emptied")
 	}
+}
+
+// lineCount counts the lines that are written to it.
+type lineCount struct{ atomic.Int64 }
+
+func (c *lineCount) Write(b []byte) (int, error) {
+	c.Add(int64(bytes.Count(b, []byte{'\n'})))
+	return len(b), nil
+}
+
+// A line that comes alone is written at once; those that come soon after one wait for
+// each other, and not for long.
+func TestLinesAreWrittenTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out lineCount
+		lines := log.New(log.Options{Format: config.Log2x, Stdout: &out})
+		record := newRecorder(lines, &problems{})
+		responder := respond.New(nil, nil, respond.Plan{}, record)
+		d := &decider{
+			queue: make(chan detect.Sighting), hits: make(chan detect.Sighting), last: make(chan struct{}), ended: make(chan struct{}),
+			responder: responder, record: record,
+			judge: judge.New(judge.Policy{}, judge.NewTrust(judge.TrustFrom{}), asPeers{}, responder),
+		}
+		done := make(chan error)
+		go func() { done <- d.run(t.Context()) }()
+		written := func(when string, want int) {
+			t.Helper()
+			synctest.Wait()
+			if n := int(out.Load()); n != want {
+				t.Errorf("%s: %d lines, want %d", when, n, want)
+			}
+		}
+		probe := func() {
+			d.queue <- detect.Sighting{
+				Src: netip.MustParseAddr("203.0.113.9"), Dst: here, DstPort: 1,
+				Proto: decode.ProtoTCP, Kind: detect.KindSYN, Flags: decode.SYN, Triggered: true,
+			}
+			synctest.Wait()
+		}
+		probe()
+		written("alone", 1)
+		time.Sleep(flushEvery / 2)
+		probe()
+		probe()
+		written("soon after", 1)
+		time.Sleep(flushEvery / 2)
+		written("in time", 3)
+		time.Sleep(flushEvery)
+		probe()
+		written("alone again", 4)
+		close(d.last)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }

@@ -14,11 +14,12 @@ import (
 	"portsentry/internal/view/log"
 )
 
-// flushAfter is how long a line may wait for others to be written with.
-const flushAfter = 10 * time.Millisecond
+// flushEvery is how long a line may wait for others to be written with. One that
+// comes alone waits for nobody.
+const flushEvery = 50 * time.Millisecond
 
 // recorder writes what happened, to the log and to the files of old. Calls may
-// come from any goroutine. Lines are written together, at most flushAfter later;
+// come from any goroutine. Lines are written together, at most flushEvery later;
 // those about a host whose name is being looked up when it is known.
 type recorder struct {
 	mu       sync.Mutex

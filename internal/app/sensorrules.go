@@ -38,6 +38,7 @@ func (d *daemon) setSensor(c *config.Config) error {
 	if s == nil {
 		return nil
 	}
+	s.source.SetAnswers(blocks(c))
 	rules, _ := d.rules(c)
 	for _, p := range s.pipelines {
 		p.detector.SetRules(rules)

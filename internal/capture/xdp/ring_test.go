@@ -175,6 +175,7 @@ func TestUnread(t *testing.T) {
 
 func TestPause(t *testing.T) {
 	w := newMemory(1 << 20).worker()
+	w.source, w.urgent = &Source{}, true
 	for _, test := range []struct {
 		n        uint64
 		in, want time.Duration
@@ -194,6 +195,50 @@ func TestPause(t *testing.T) {
 		}
 		if got := w.pause(test.n, test.in); got != want {
 			t.Errorf("%d bytes in %v: %v, want %v", test.n, test.in, got, want)
+		}
+	}
+}
+
+// Pauses grow to what nobody is kept waiting by: whom the program does not keep out
+// is answered as soon as ever.
+func TestLongest(t *testing.T) {
+	for _, test := range []struct {
+		answers, urgent bool
+		want            []time.Duration
+	}{
+		{true, true, []time.Duration{maxPause, maxPause}},
+		{true, false, []time.Duration{maxPause, 2 * maxPause, heldPause, heldPause}},
+		{false, true, []time.Duration{maxPause, 2 * maxPause, watchPause, watchPause}},
+		{false, false, []time.Duration{maxPause, 2 * maxPause, watchPause, watchPause}},
+	} {
+		w := newMemory(1 << 20).worker()
+		w.source, w.urgent = &Source{}, test.urgent
+		w.source.SetAnswers(test.answers)
+		for i, want := range test.want {
+			if w.paused = w.longest(); w.paused != want {
+				t.Errorf("%+v: pause %d is %v", test, i, w.paused)
+			}
+		}
+	}
+}
+
+// What the program does not keep out is urgent, and so is what it could not read.
+func TestUrgent(t *testing.T) {
+	for _, test := range []struct {
+		e    bpf.Event
+		want bool
+	}{
+		{bpf.Event{What: bpf.WhatProbe, Made: 2}, false},
+		{bpf.Event{What: bpf.WhatProbe}, true},
+		{bpf.Event{What: bpf.WhatVerified}, true},
+		{bpf.Event{What: bpf.WhatRaw}, true},
+	} {
+		m := newMemory(1 << 20)
+		w := m.worker()
+		m.put(bytesOf(&test.e), 0)
+		_, err := w.batch(m.next+m.waiting(), func(*capture.Event) {}, func(*capture.Frame) {})
+		if err != nil || w.urgent != test.want {
+			t.Errorf("%+v: urgent %v, %v", test.e, w.urgent, err)
 		}
 	}
 }

@@ -5,8 +5,8 @@
 //
 // A worker gets all there is of a source address, in order. It sleeps only when
 // nothing has come for a while: the first event wakes it, and as long as more
-// come it looks by itself a few hundred times a second, and the program wakes
-// nobody.
+// come it looks by itself, some tens of times a second or as often as the pace
+// demands, and the program wakes nobody.
 package xdp
 
 import (
@@ -28,6 +28,7 @@ type Source struct {
 	sensor   *bpf.Sensor
 	workers  []*Worker
 	sleepers []byte // mapped: a word for each worker
+	watches  atomic.Bool
 
 	attaching sync.Mutex
 
@@ -61,6 +62,10 @@ func Open(s *bpf.Sensor) (*Source, error) {
 // Workers gives the workers. Each is to be Run by a goroutine of its own; all of
 // them must run, as each has sources that no other gets.
 func (x *Source) Workers() []*Worker { return slices.Clone(x.workers) }
+
+// SetAnswers says whether anybody is answered. Where nobody is, what comes waits a
+// little longer, to be read with what comes behind it. Any goroutine may call it.
+func (x *Source) SetAnswers(answers bool) { x.watches.Store(!answers) }
 
 // SetInterfaces lets the program run on these interfaces, which are those of the
 // calling thread's network namespace, and on no others. What runs stays

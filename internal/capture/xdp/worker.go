@@ -24,10 +24,14 @@ const (
 	batchBytes   = 64 << 10
 
 	// While something comes a worker looks every maxPause, or as soon as a
-	// quarter of the ring may be full. The runtime's timers are no finer than
-	// minPause.
-	maxPause = 10 * time.Millisecond
-	minPause = time.Millisecond
+	// quarter of the ring may be full. It takes its time where nobody gets any
+	// further by that: where the program keeps out whoever came, and where nobody is
+	// answered (Source.SetAnswers). A wake-up costs as much as some hundred records.
+	// The runtime's timers are no finer than minPause.
+	maxPause   = 10 * time.Millisecond
+	heldPause  = 25 * time.Millisecond
+	watchPause = 40 * time.Millisecond
+	minPause   = time.Millisecond
 
 	// lookEvery is how often a worker that is awake asks whether its ring had no
 	// room.
@@ -56,6 +60,8 @@ type Worker struct {
 	event  capture.Event
 	frame  capture.Frame
 	looked time.Time
+	urgent bool          // since the last pause something came that the program does not keep out
+	paused time.Duration // the last pause, since it slept
 
 	run                                   sync.Mutex // held by Run; by close for good
 	events, frames, lost, unread, wakeups atomic.Uint64
@@ -115,12 +121,12 @@ func (w *Worker) Run(ctx context.Context, events capture.EventHandler, frames ca
 			if err := w.sleep(events); err != nil {
 				return err
 			}
-			last, rested = time.Now(), false
+			last, rested, w.paused = time.Now(), false, 0
 			continue
 		}
 		now := time.Now()
 		pause := w.pause(n, now.Sub(last))
-		last, rested = now, pause > 0
+		last, rested, w.paused, w.urgent = now, pause > 0, pause, false
 		if !rested {
 			runtime.Gosched()
 			continue
@@ -141,24 +147,36 @@ func (w *Worker) pause(n uint64, in time.Duration) time.Duration {
 		return minPause
 	}
 	quarter := float64(w.ring.size) / 4
-	pause := time.Duration(min(float64(in)*quarter/float64(n), float64(maxPause)))
+	pause := time.Duration(min(float64(in)*quarter/float64(n), float64(w.longest())))
 	if pause < minPause {
 		return 0
 	}
 	return pause
 }
 
-// drain empties the ring, and says how many bytes that was. It ends early with
-// ctx, or when the Source is closed.
+// longest is the longest pause for now. It grows from one to the next: a flood comes
+// faster than what came before it.
+func (w *Worker) longest() time.Duration {
+	longest := maxPause
+	switch {
+	case w.source.watches.Load():
+		longest = watchPause
+	case !w.urgent:
+		longest = heldPause
+	}
+	return min(longest, max(maxPause, 2*w.paused))
+}
+
+// drain hands out what is in the ring, and says how many bytes that was. What comes
+// meanwhile may wait for the next time. It ends early with ctx, or when the Source is
+// closed.
 func (w *Worker) drain(ctx context.Context, events capture.EventHandler, frames capture.Handler) (n uint64, err error) {
 	for ctx.Err() == nil && !w.closed.Load() {
-		got, err := w.batch(w.ring.next+w.ring.waiting(), events, frames)
+		end := w.ring.next + w.ring.waiting()
+		got, err := w.batch(end, events, frames)
 		n += got
-		if err != nil {
+		if err != nil || got == 0 {
 			return n, err
-		}
-		if got == 0 {
-			return n, nil
 		}
 		if now := time.Now(); now.Sub(w.looked) >= lookEvery {
 			w.looked = now
@@ -167,6 +185,9 @@ func (w *Worker) drain(ctx context.Context, events capture.EventHandler, frames 
 			}
 		}
 		w.deliverCounted(events)
+		if w.ring.next == end {
+			return n, nil
+		}
 	}
 	return n, nil
 }
@@ -194,6 +215,7 @@ func (w *Worker) batch(end uint64, events capture.EventHandler, frames capture.H
 			case e.What == bpf.WhatRaw:
 				fillFrame(&w.frame, e, rest, epoch)
 				framed++
+				w.urgent = true
 				frames(&w.frame)
 			default:
 				kind := kindOf(e.What)
@@ -203,6 +225,7 @@ func (w *Worker) batch(end uint64, events capture.EventHandler, frames capture.H
 				}
 				fill(&w.event, e, kind, epoch)
 				told++
+				w.urgent = w.urgent || !w.event.Held
 				events(&w.event)
 			}
 		}
