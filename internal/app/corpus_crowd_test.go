@@ -7,7 +7,9 @@ import (
 	"testing"
 	"time"
 
+	"portsentry/internal/detect"
 	"portsentry/internal/detect/crowd"
+	"portsentry/internal/detect/full"
 	"portsentry/internal/pktgen"
 )
 
@@ -107,9 +109,18 @@ func TestCorpusSharedSweep(t *testing.T) {
 			w.refused(w.stackSYN(innocent[i/48], uint16(5100+i)))
 		}
 	}
-	w.end()
+	scans := w.end()
 	w.only() // nobody has done enough alone
 	g := w.group(crowd.Network)
+	for _, s := range scans {
+		if s.Direction != detect.Distributed || s.Campaign != g.ID || s.Kind != detect.KindSYN || s.Verified ||
+			s.Ports != 4 || s.Failed != 4 || s.Score <= 0 || s.Score >= float64(full.Threshold) || !slices.Contains(g.Members, s.Source) {
+			t.Errorf("%+v", s)
+		}
+	}
+	if len(scans) != sweepers {
+		t.Errorf("%d of %d are reported", len(scans), sweepers)
+	}
 	if g.Count != sweepers || len(g.Members) != sweepers {
 		t.Errorf("%d members, %d of them named, of %d", g.Count, len(g.Members), sweepers)
 	}

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -76,7 +77,7 @@ func (w *corpus) restart() {
 		w.engine.Remember()
 	}
 	var file bytes.Buffer
-	err := w.past.Save(&file)
+	err := w.past.Save(&file, new(sync.Mutex))
 	if err == nil {
 		w.past, err = memory.Load(&file, memory.Options{})
 	}

@@ -122,6 +122,8 @@ func Run(ctx context.Context, o Options) (err error) {
 		// another one for it costs more than the decision.
 		runtime.GOMAXPROCS(workers())
 	}
+	// It saves wake-ups and is no promise: what we pace is paced in 10 ms.
+	_ = proc.LazyTimers(time.Millisecond)
 	if err := proc.DropTo(d.capabilities()...); err != nil {
 		d.problems.set("capabilities", fmt.Sprintf("more privileges are kept than are needed: %v", err))
 	}
@@ -180,7 +182,7 @@ func (d *daemon) run(ctx context.Context) error {
 		d.hearTable(t)
 	}
 	if f := d.full.Load(); f != nil { // before a reload can make one
-		d.hearCrowd(f)
+		d.runFull(f)
 	}
 	capturing.start("housekeeping", d.keepHouse)
 

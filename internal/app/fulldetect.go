@@ -1,14 +1,9 @@
 package app
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -30,7 +25,11 @@ type fullDetect struct {
 	mu    sync.Mutex
 	long  *memory.Long
 	crowd *crowd.Crowd
-	told  map[uint64]bool // groups that have been told of
+	told  map[uint64]int // groups that have been told of: how many of their members
+	names pace           // of members
+
+	file knownFile
+	over chan struct{} // closed when nobody uses it any more
 }
 
 // newFullDetect takes up again what an earlier run has left in path ("": nothing). With
@@ -40,75 +39,21 @@ func newFullDetect(path string) (f *fullDetect, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("the signatures of tools: %w", err)
 	}
-	f = &fullDetect{labels: labels, crowd: crowd.New(crowd.Options{KeyBits: keyBits(labels)}), told: make(map[uint64]bool)}
+	f = &fullDetect{
+		labels: labels, crowd: crowd.New(crowd.Options{KeyBits: keyBits(labels)}), told: make(map[uint64]int), over: make(chan struct{}), names: memberNames,
+	}
 	f.long, err = loadLong(path)
 	f.secret = f.long.Secret()
+	f.file.set(path, err != nil)
 	return f, err
 }
 
-func loadLong(path string) (*memory.Long, error) {
-	empty := memory.New(memory.Options{})
-	if path == "" {
-		return empty, nil
-	}
-	file, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return empty, nil
-	}
-	if err != nil {
-		return empty, err
-	}
-	defer file.Close()
-	long, err := memory.Load(file, memory.Options{})
-	if err != nil {
-		return empty, fmt.Errorf("%s: %w", path, err)
-	}
-	return long, nil
-}
-
-// save writes what is known to path, in whole or not at all.
-func (f *fullDetect) save(path string) error {
-	var b bytes.Buffer
-	f.mu.Lock()
-	err := f.long.Save(&b)
-	f.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	whole, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(whole.Name()) // gone when all went well
-	_, err = b.WriteTo(whole)
-	if err = errors.Join(err, whole.Sync(), whole.Close()); err != nil {
-		return err
-	}
-	return os.Rename(whole.Name(), path)
-}
-
 // engine makes that of a worker.
-func (f *fullDetect) engine(own func(netip.Addr) bool) *full.Engine {
-	return full.New(full.Options{
-		Sources: full.DefaultSources / workers(), Local: own, Labels: f.labels, Past: f, Crowd: f, Key: f.secret,
-	})
-}
-
-// Recall is for detect.Past.
-func (f *fullDetect) Recall(a netip.Addr, now int64) (detect.Memory, bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.long.Recall(a, now)
-}
-
-// Keep is for detect.Past.
-func (f *fullDetect) Keep(a netip.Addr, m detect.Memory) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.long.Keep(a, m)
+func (f *fullDetect) engine(own func(netip.Addr) bool) scanner {
+	p := &past{fullDetect: f}
+	return &engine{past: p, Engine: full.New(full.Options{
+		Sources: full.DefaultSources / workers(), Local: own, Labels: f.labels, Past: p, Crowd: f, Key: f.secret,
+	})}
 }
 
 // Contact is for full.Crowd.
@@ -142,20 +87,34 @@ func (f *fullDetect) Tick(now int64) {
 // maxTold bounds the groups that are remembered as told of.
 const maxTold = 4096
 
-// news are sentences about what many sources do together, each once.
-func (f *fullDetect) news(now time.Time) (said []string) {
+// memberNames bounds how many members of sweeps are named one by one. The campaign itself
+// is told of in any case.
+var memberNames = pace{every: 10 * time.Second, ahead: 512 * 10 * time.Second}
+
+// news are sentences about what many sources do together, each once; and those who have
+// their part in a sweep, each with its number and with how many they are.
+func (f *fullDetect) news(now time.Time) (said []string, members map[netip.Addr]uint64, count map[uint64]int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.crowd.Tick(now.UnixNano())
 	for g := range f.crowd.Groups() {
-		if f.told[g.ID] {
-			continue
+		named, known := f.told[g.ID]
+		if !known {
+			if len(f.told) >= maxTold {
+				clear(f.told)
+			}
+			said = append(said, fmt.Sprintf("campaign %d: %s", g.ID, g.Reason))
 		}
-		if len(f.told) >= maxTold {
-			clear(f.told)
+		if g.Shared {
+			if members == nil {
+				members, count = make(map[netip.Addr]uint64), make(map[uint64]int)
+			}
+			count[g.ID] = g.Count
+			for ; named < len(g.Members) && f.names.may(now.UnixNano()); named++ {
+				members[g.Members[named]] = g.ID
+			}
 		}
-		f.told[g.ID] = true
-		said = append(said, fmt.Sprintf("campaign %d: %s", g.ID, g.Reason))
+		f.told[g.ID] = named
 	}
 	for n := range f.crowd.Notices() {
 		over := ""
@@ -164,7 +123,12 @@ func (f *fullDetect) news(now time.Time) (said []string) {
 		}
 		said = append(said, fmt.Sprintf("%s: %s%s", n.What, n.Reason, over))
 	}
-	return said
+	return said, members, count
+}
+
+// ofMany is why a source is named that has its part in a sweep.
+func ofMany(s *detect.Scan, count int) string {
+	return fmt.Sprintf("%s; it is one of %d that share out a sweep", s.Reason, count)
 }
 
 // horizon is the longest pause between the probes of a scan of five ports that is
@@ -192,9 +156,15 @@ func (d *daemon) fullFor(c *config.Config) (*fullDetect, error) {
 	}
 	d.full.Store(f)
 	if d.capturing != nil { // a reload wants it
-		d.hearCrowd(f)
+		d.runFull(f)
 	}
 	return f, nil
+}
+
+// runFull starts what goes on besides, as long as packets come in and f is in use.
+func (d *daemon) runFull(f *fullDetect) {
+	d.hearCrowd(f)
+	d.capturing.start("sources file", func(ctx context.Context) error { return d.keepKnown(ctx, f) })
 }
 
 // hearCrowd says what many sources do together, as long as packets come in.
@@ -206,35 +176,33 @@ func (d *daemon) hearCrowd(f *fullDetect) {
 			select {
 			case <-ctx.Done():
 				return nil
+			case <-f.over:
+				return nil
 			case now := <-tick.C:
-				for _, said := range f.news(now) {
+				sentences, members, count := f.news(now)
+				for _, said := range sentences {
 					d.log.Notice("adminalert: " + said)
+				}
+				if len(members) > 0 {
+					d.tellShared(members, count)
 				}
 			}
 		}
 	})
 }
 
-// closeFullDetect keeps what is known for the next run. No packets come in any more.
-func (d *daemon) closeFullDetect() error {
-	c, f := d.conf.Load(), d.full.Load()
-	if f == nil || c.SourcesFile == "" {
-		return nil
-	}
-	var all []*pipeline
-	if s := d.sensor.Load(); s != nil {
-		all = append(all, s.pipelines...)
-	}
-	if p := d.packets.Load(); p != nil {
-		all = append(all, p.pipelines...)
-	}
-	for _, p := range all {
-		if s := p.scans.Load(); s != nil {
-			s.scanner.Remember()
+// tellShared writes down what members of sweeps have done.
+func (d *daemon) tellShared(members map[netip.Addr]uint64, count map[uint64]int) {
+	for _, p := range d.pipelines() {
+		s := p.scans.Load()
+		if s == nil {
+			continue
+		}
+		for _, scan := range s.shared(members) {
+			if !d.facts.spares(scan.Source, netip.Addr{}) {
+				scan.Reason = ofMany(&scan, count[scan.Campaign])
+				d.log.Shared(&scan)
+			}
 		}
 	}
-	if err := f.save(c.SourcesFile); err != nil {
-		return fmt.Errorf("what is known of sources is not kept: %w", err)
-	}
-	return nil
 }

@@ -211,8 +211,12 @@ func (d *daemon) methods(c *config.Config) []respond.Method {
 
 // revoke takes a provisional ban of the kernel's own back.
 func (d *daemon) revoke(ctx context.Context, a netip.Addr) {
+	d.sayRevoked(d.takeBack(ctx, a))
+}
+
+func (d *daemon) sayRevoked(err error) {
 	said := ""
-	if err := d.takeBack(ctx, a); err != nil {
+	if err != nil {
 		said = fmt.Sprintf("a provisional ban could not be taken back (it ends within 10 s): %v", err)
 	}
 	d.problems.set("revoke", said)

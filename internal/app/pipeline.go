@@ -91,9 +91,9 @@ func (p *pipeline) hit() {
 	switch s := p.scans.Load(); {
 	case s == nil:
 	case p.sighting.Triggered:
-		if s.mayName(p.sighting.Time) {
+		if s.naming.may(p.sighting.Time) {
 			detect.Hit(&p.probe, &p.sighting, &s.contact)
-			s.scanner.Together(&s.contact)
+			s.together()
 		}
 	default:
 		detect.Hit(&p.probe, &p.sighting, &s.contact)

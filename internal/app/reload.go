@@ -69,10 +69,14 @@ func (d *daemon) apply(ctx context.Context, next *config.Config) error {
 			for _, u := range slices.Backward(done) {
 				err = errors.Join(err, u.undo())
 			}
+			if !findsScans(old) {
+				d.dropKnown() // read for nothing
+			}
 			return err
 		}
 	}
 	d.conf.Store(next)
+	d.setKnown(next)
 	d.sayXDP(old, next)
 	d.decider.set(func() {
 		d.decider.judge.SetPolicy(d.policy(next))

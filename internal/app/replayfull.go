@@ -61,9 +61,7 @@ func keyBits(labels *tools.Set) func(detect.Tool) int {
 
 // packet is for replayEngine.
 func (r *replayFull) packet(p *decode.Probe, f *capture.Frame) {
-	before := r.tracker.Stats().Backscatter
-	r.tracker.Packet(p, f)
-	if r.tracker.Stats().Backscatter != before {
+	if r.tracker.Packet(p, f) {
 		r.crowd.Backscatter(p)
 	}
 	if r.packets++; r.packets%collectEvery == 0 {
@@ -103,6 +101,26 @@ func (r *replayFull) scans() []*detect.Scan {
 	for s := range r.engine.Scans() {
 		one := *s
 		out = append(out, &one)
+	}
+	return append(out, r.shared()...)
+}
+
+// shared are those who have their part in a sweep that many share out.
+func (r *replayFull) shared() (out []*detect.Scan) {
+	members := make(map[netip.Addr]uint64)
+	for _, g := range r.groups {
+		if g.Shared {
+			for _, m := range g.Members {
+				members[m] = max(members[m], g.ID)
+			}
+		}
+	}
+	if len(members) == 0 {
+		return nil
+	}
+	for _, s := range r.engine.Shared(members) {
+		s.Reason = ofMany(&s, r.groups[s.Campaign].Count)
+		out = append(out, &s)
 	}
 	return out
 }

@@ -207,9 +207,10 @@ func BenchmarkStrangerPath(b *testing.B) {
 
 type nobody struct{}
 
-func (nobody) Contact(*detect.Contact) *detect.Scan { return nil }
-func (nobody) Remember()                            {}
-func (nobody) Together(*detect.Contact)             {}
+func (nobody) Contact(*detect.Contact) *detect.Scan       { return nil }
+func (nobody) Shared(map[netip.Addr]uint64) []detect.Scan { return nil }
+func (nobody) Remember()                                  {}
+func (nobody) Together(*detect.Contact)                   {}
 
 func TestDatagramPorts(t *testing.T) {
 	for _, c := range []struct {
@@ -228,15 +229,16 @@ func TestDatagramPorts(t *testing.T) {
 	}
 }
 
-func (f *finder) Remember()                  {}
-func (f *finder) Together(c *detect.Contact) { f.seen = append(f.seen, *c) }
+func (f *finder) Shared(map[netip.Addr]uint64) []detect.Scan { return nil }
+func (f *finder) Remember()                                  {}
+func (f *finder) Together(c *detect.Contact)                 { f.seen = append(f.seen, *c) }
 
 // A hit that is answered anyway is looked at as long as there are few.
 func TestNaming(t *testing.T) {
 	s := newScans(nobody{})
 	now, n := int64(1e18), 0
 	for range 1000 {
-		if s.mayName(now) {
+		if s.naming.may(now) {
 			n++
 		}
 	}
@@ -246,7 +248,7 @@ func TestNaming(t *testing.T) {
 	n = 0
 	for range 10_000 {
 		now += int64(time.Millisecond)
-		if s.mayName(now) {
+		if s.naming.may(now) {
 			n++
 		}
 	}

@@ -30,7 +30,6 @@ type selfProbe struct {
 	shape func(*pktgen.Packet)  // nil: a plain packet
 	shows func(*selfEvent) bool // nil: nothing but the kind is to be in the log
 	scan  *selfScan             // nil: one packet says it all
-	brief bool                  // the kernel may keep the source out until nobody confirms that
 }
 
 // recordRoute is an IPv4 option with room for three addresses (RFC 791).
@@ -65,7 +64,7 @@ func selfProbes() []selfProbe {
 			},
 			shows: func(e *selfEvent) bool { return e.IPOptions || e.Source.Is6() },
 		},
-		{name: "bad checksum", flags: syn, brief: true, shape: func(p *pktgen.Packet) { p.BadChecksum = true }},
+		{name: "bad checksum", flags: syn, shape: func(p *pktgen.Packet) { p.BadChecksum = true }},
 		{name: "as the gateway", kind: detect.KindSYN, flags: syn, role: gateway},
 		{name: "as a client", kind: detect.KindSYN, flags: syn, role: client},
 	}

@@ -144,10 +144,6 @@ func (t *selfTrial) logged(d *selfDaemon) bool {
 	return t.Promise.Seen != cli.Must || e.Kind == t.Promise.Named
 }
 
-// briefly is what nftables does, which does not look at checksums: the packet
-// path does, and does not confirm the ban.
-const briefly = "bad checksum: nftables keeps such a source out for 10 s at most, then nobody has confirmed it; it is neither named nor on the list of bans"
-
 // banned looks who is kept out, and whether those who must not be are not. A ban
 // is what the host does: the list of bans only says how.
 func (s *selfStage) banned(ctx context.Context, d *selfDaemon, trials []*selfTrial) error {
@@ -186,10 +182,6 @@ func (s *selfStage) banned(ctx context.Context, d *selfDaemon, trials []*selfTri
 		case t.Promise.Banned == cli.Must:
 			t.Banned = !t.mute.answered
 			t.tooMuch = t.open != nil && !t.open.answered
-		case t.Promise.Banned == cli.MustNot && t.probe.brief && len(t.Methods) == 0:
-			if !t.open.answered && !slices.Contains(s.c.notes, briefly) {
-				s.c.notes = append(s.c.notes, briefly)
-			}
 		case t.Promise.Banned == cli.MustNot:
 			t.Banned = !t.open.answered || t.probe.role == client && !s.goesOn(t.Source)
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"runtime"
 	"slices"
 	"sync"
@@ -166,12 +165,14 @@ func (d *daemon) followOnce(p *packetPath) error {
 // strangerQuestions is what may be asked a second about packets that are for no trap.
 const strangerQuestions = 5000
 
-// setScanner has p find scans, or not, as c says. With an end to it, what was found
-// out about sources is forgotten.
+// setScanner has p find scans, or not, as c says. With an end to it, what it found out
+// about sources is handed over.
 func (d *daemon) setScanner(p *pipeline, c *config.Config) error {
 	switch {
 	case !findsScans(c):
-		p.scans.Store(nil)
+		if s := p.scans.Swap(nil); s != nil {
+			s.remember()
+		}
 	case p.scans.Load() == nil:
 		if p.strangers.lookup == nil {
 			lookup, err := host.NewLookup(strangerQuestions)
@@ -184,8 +185,7 @@ func (d *daemon) setScanner(p *pipeline, c *config.Config) error {
 		if err != nil {
 			return err
 		}
-		own := func(a netip.Addr) bool { return d.facts.watcher.Snapshot().IsOwn(a) }
-		p.scans.Store(newScans(shared.engine(own)))
+		p.scans.Store(d.scansOf(shared))
 	}
 	return nil
 }

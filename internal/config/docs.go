@@ -114,7 +114,7 @@ The file must be root's and lie where only root may write. Else it is read once,
 	}, {
 		Key: "SOURCES_FILE", Group: group, Since: "3.0", Values: pathValues,
 		Brief: "what is remembered of sources, for SCAN_DETECT=full",
-		Text:  `Written when portsentry ends and read when it starts, so that a restart is no amnesty for who scans one port a day. It has no addresses in it, only keyed hashes, and is 32 MiB at most. Not set, that is forgotten at the end.`,
+		Text:  `Written every ten minutes and when portsentry ends, and read when it starts, so that a restart is no amnesty for who scans one port a day. It has no addresses in it, only keyed hashes, and is 32 MiB at most. Not set, that is forgotten at the end. A file that is there and is none of these is left alone.`,
 	}, {
 		Key: "RESOLVE_HOST", Group: group, Since: "1.x", Values: flagValues,
 		Brief: "look up the names of scanners",

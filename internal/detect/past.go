@@ -9,8 +9,8 @@ type Memory struct {
 	// Scores, as the sequential test counts: of contacts that anybody can forge, and
 	// of verified ones.
 	Score, Verified float32
-	// Ports has a bit for each (protocol, port) that failed, by a keyed hash, so that
-	// none counts twice.
+	// Ports are those, with their protocols, that failed, by a keyed hash, so that none
+	// counts twice: a set that whoever counts can read.
 	Ports uint64
 	Days  uint32 // bit 0: the day of Last, bit 1: the day before, ...
 }

@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"encoding/binary"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -49,6 +51,52 @@ func TestAccount(t *testing.T) {
 	}
 	if a = (account{}); a.share() != 0 {
 		t.Errorf("nothing sent: %v", a)
+	}
+}
+
+// Strangers come to ports that are no traps and not served, in names of their own.
+func TestStrangers(t *testing.T) {
+	ports := closedPorts()
+	if len(ports) != 1000 {
+		t.Errorf("%d ports", len(ports))
+	}
+	for trap := range strings.SplitSeq(trapPorts, ",") {
+		if n, err := strconv.Atoi(trap); err != nil || slices.Contains(ports, uint16(n)) {
+			t.Errorf("%s is a trap: %v", trap, err)
+		}
+	}
+	if slices.Contains(ports, servedPort) {
+		t.Error("the served port is among them")
+	}
+	all, too := netip.MustParsePrefix(forged), netip.MustParsePrefix(forgedToo)
+	a, b := all.Addr().As4(), too.Addr().As4()
+	if apart := binary.BigEndian.Uint32(b[:]) - binary.BigEndian.Uint32(a[:]); !all.Contains(too.Addr()) || apart < millionSources || 1<<(32-too.Bits()) < millionSources {
+		t.Errorf("the million of %v are not other ones of %v", too, all)
+	}
+	s := harness.Status{}
+	for i, c := range append(looked(), unlooked()...) {
+		s.Counters = append(s.Counters, view.Counter{Name: c.name, Value: 1 << i})
+	}
+	if n, err := total(&s, looked()); n != 1 || err != nil {
+		t.Errorf("looked at %d, %v", n, err)
+	}
+	if n, err := total(&s, unlooked()); n != 30 || err != nil {
+		t.Errorf("lost %d, %v", n, err)
+	}
+	if got, want := met(account{arrived: 1000, itemised: 900, lost: 60}), "900 of 1,000 looked at (90.0 %), 60 counted as lost, 40 without a number"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
+func TestWithin(t *testing.T) {
+	const mib = 1 << 20
+	for _, c := range []struct {
+		once, twice int64
+		want        bool
+	}{{60 * mib, 60 * mib, true}, {60 * mib, 66 * mib, true}, {60 * mib, 67 * mib, false}, {90 * mib, 97 * mib, false}, {97 * mib, 50 * mib, false}} {
+		if within(c.once, c.twice) != c.want {
+			t.Errorf("%d, then %d: %v", c.once, c.twice, !c.want)
+		}
 	}
 }
 

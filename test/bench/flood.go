@@ -73,15 +73,17 @@ func (f *flooded) perMillion() float64 {
 
 const millionSources = 1_000_000
 
-func (w *world) flood(ctx context.Context, d *harness.Daemon, count int, rate float64) (flooded, error) {
+// pour floods ports of the host in a million names of from, and gives what that took.
+func (w *world) pour(ctx context.Context, d *harness.Daemon, from string, ports []uint16, count int, rate float64) (flooded, error) {
 	var f flooded
 	before, err := settle(ctx, d)
 	if err != nil {
 		return f, err
 	}
-	f.sent, err = w.send.Flood(ctx, w.syn(netip.MustParsePrefix(forged).Addr(), 40000, trapPort), pktgen.FloodOpts{
-		Count: count, Rate: rate, DstPorts: []uint16{1, trapPort, 79, 31337},
-		SourcePrefix: netip.MustParsePrefix(forged), Sources: millionSources, VarySrcPort: true,
+	names := netip.MustParsePrefix(from)
+	f.sent, err = w.send.Flood(ctx, w.syn(names.Addr(), 40000, trapPort), pktgen.FloodOpts{
+		Count: count, Rate: rate, DstPorts: ports,
+		SourcePrefix: names, Sources: millionSources, VarySrcPort: true,
 	})
 	if err != nil {
 		return f, err
@@ -91,6 +93,14 @@ func (w *world) flood(ctx context.Context, d *harness.Daemon, count int, rate fl
 	}
 	f.cpu = f.used.CPU - before.CPU
 	f.arrived = f.sent.Frames - f.sent.Dropped
+	return f, nil
+}
+
+func (w *world) flood(ctx context.Context, d *harness.Daemon, count int, rate float64) (flooded, error) {
+	f, err := w.pour(ctx, d, forged, []uint16{1, trapPort, 79, 31337}, count, rate)
+	if err != nil {
+		return f, err
+	}
 	if f.itemised, err = d.Out.Scans(); err != nil {
 		return f, err
 	}
@@ -139,6 +149,13 @@ func (b *bench) floodsOf(ctx context.Context, by way) error {
 	return nil
 }
 
+// memoryLimit is the target for all processes and their BPF maps.
+const memoryLimit = 96 << 20
+
+// within reports whether memory is below its target after a flood, and after
+// another one, which has added next to nothing.
+func within(once, twice int64) bool { return max(once, twice) <= memoryLimit && twice <= once+once/10 }
+
 // memory measures what a million forged sources leave behind, and what the same
 // again adds.
 func (b *bench) memory(ctx context.Context) error {
@@ -146,7 +163,6 @@ func (b *bench) memory(ctx context.Context) error {
 }
 
 func (b *bench) memoryOf(ctx context.Context, by way) error {
-	const limit = 96 << 20
 	for _, c := range []struct {
 		what   string
 		config map[string]string
@@ -160,9 +176,8 @@ func (b *bench) memoryOf(ctx context.Context, by way) error {
 			if err != nil {
 				return err
 			}
-			once, twice := first.used.Memory(), second.used.Memory()
 			b.row(by.name, fmt.Sprintf("memory after %s forged sources, %s", thousands(b.count(millionSources)), c.what), "at most 96 MiB, flat from then on",
-				max(once, twice) <= limit && twice <= once+once/10,
+				within(first.used.Memory(), second.used.Memory()),
 				"%s; %s after as many again", memoryOf(first.used), memoryOf(second.used))
 			return nil
 		})

@@ -54,6 +54,7 @@ func sections() []section {
 		{"attackers", (*bench).attackers},
 		{"flood", (*bench).floods},
 		{"memory", (*bench).memory},
+		{"strangers", (*bench).strangers},
 		{"idle", (*bench).idle},
 		{"sources", (*bench).sources},
 		{"traffic", (*bench).traffic},

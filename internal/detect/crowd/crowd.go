@@ -105,7 +105,6 @@ func New(o Options) *Crowd {
 	o.defaults()
 	c := &Crowd{o: o, keys: newKeys()}
 	c.sources.init(o.Sources, &c.keys)
-	c.ports.init()
 	c.probes.init(o.Probes)
 	c.runs.init(o.Runs)
 	c.networks.init(o.Areas, networkRule)

@@ -37,7 +37,10 @@ type Group struct {
 	Contacts    int        // since the group was found
 	Ports       int        // distinct ones of them
 	First, Last int64      // unix nanoseconds
-	Reason      string     // in words, for people
+	// Shared: the members share out what together is a scan, each of them too little to
+	// be found alone. They scan, as far as unverified packets show.
+	Shared bool
+	Reason string // in words, for people
 }
 
 type member struct {
@@ -60,6 +63,8 @@ type group struct {
 	first, last int64
 	reason      string
 	dirty       bool
+	shared      bool
+	tried       uint64 // a bit for each thing at which a member failed, by its hash
 }
 
 type groups struct {
@@ -176,6 +181,12 @@ func (e *group) note(a *about) {
 	if e.tool == 0 {
 		e.tool = a.tool
 	}
+	if a.failed {
+		e.tried |= 1 << (a.pair & 63)
+	}
+	if e.what == Run && !e.shared && float64(estimate(e.tried))*networkRule.fails >= decide {
+		e.shared, e.dirty = true, true // as if it was one source
+	}
 	if e.what == Decoys && ct.Verified && !a.again {
 		e.proved(a)
 	}
@@ -227,7 +238,7 @@ func (g *groups) changed(yield func(Group) bool) {
 		}
 		e.dirty = false
 		out := Group{ID: e.id, What: e.what, Tool: e.tool, Count: e.count, Real: e.real, Contacts: e.contacts,
-			Ports: e.nports, First: e.first, Last: e.last, Reason: e.reason, Members: make([]netip.Addr, len(e.members))}
+			Ports: e.nports, First: e.first, Last: e.last, Shared: e.shared && e.what != Decoys, Reason: e.reason, Members: make([]netip.Addr, len(e.members))}
 		for j := range e.members {
 			out.Members[j] = e.members[j].addr
 		}

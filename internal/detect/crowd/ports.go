@@ -15,11 +15,11 @@ type port struct {
 	now, before uint64 // a bit for each source (linear counting)
 	contacts    uint32 // failed ones of this hour
 	again       uint16 // of total: the same source once more
+	watched     uint8  // 1 + place among the worms; 0: none
 	since       uint32 // second of the first contact that is counted
 	total       uint32 // failed ones of this hour and the one before
 	hour        uint32 // since 1970, of now, from 1
 	served      uint32 // hour in which somebody was there for the last time
-	watched     uint8  // 1 + place among the worms; 0: none
 }
 
 // worms is how many ports may have a notice at a time.
@@ -38,8 +38,10 @@ const wormTime = 600
 // there any more: who fails then is a client.
 const servedFor = 24
 
+// ports are in pages of 256, 10 KiB, which are made when one of them is asked for: 5 MiB
+// when all are.
 type ports struct {
-	tcp, udp []port
+	tcp, udp [256]*[256]port
 	worms    [worms]worm
 }
 
@@ -48,20 +50,29 @@ type worm struct {
 	port   *port // nil: free
 }
 
-func (t *ports) init() { t.tcp, t.udp = make([]port, 1<<16), make([]port, 1<<16) }
+// at is a port; TCP and SCTP have the same.
+func (t *ports) at(proto uint8, n uint16) *port {
+	pages := &t.tcp
+	if proto == decode.ProtoUDP {
+		pages = &t.udp
+	}
+	page := &pages[n>>8]
+	if *page == nil {
+		*page = new([256]port)
+	}
+	return &(*page)[n&255]
+}
 
 func hourOf(t int64) uint32 { return uint32(t/int64(time.Hour)) + 1 }
 
 // note counts the contact at its port, and says how many sources tried it before, lately.
 func (t *ports) note(c *Crowd, a *about) (popular int) {
-	p := &t.tcp[a.ct.DstPort]
 	switch a.ct.Proto {
-	case decode.ProtoTCP, decode.ProtoSCTP:
-	case decode.ProtoUDP:
-		p = &t.udp[a.ct.DstPort]
+	case decode.ProtoTCP, decode.ProtoSCTP, decode.ProtoUDP:
 	default:
 		return 0
 	}
+	p := t.at(a.ct.Proto, a.ct.DstPort)
 	a.port = p
 	switch h := hourOf(a.ct.Time); {
 	case h == p.hour+1:
@@ -130,10 +141,7 @@ func (t *ports) suspect(c *Crowd, a *about) {
 
 // forget forgets who asked for a port: a flood did.
 func (t *ports) forget(proto uint8, n uint16) {
-	p := &t.tcp[n]
-	if proto == decode.ProtoUDP {
-		p = &t.udp[n]
-	}
+	p := t.at(proto, n)
 	*p = port{served: p.served, watched: p.watched}
 }
 

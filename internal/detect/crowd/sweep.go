@@ -42,6 +42,10 @@ import (
 // way only. The score fades by half in a day (networks) or an hour (signatures): a sweep
 // is found if its probes come on average at least once in .35 (networks) or .068
 // (signatures) of that, 8 hours or 4 minutes: step/(1-2^(-p/half)) = 13.8.
+//
+// That is enough to say that they belong together. To call each of them a scanner takes
+// more, for that people repeat each other is what we know of people, and no law: twice the
+// score, one chance in 10^12, and what along says of all that they try.
 type rule struct {
 	what    What
 	fails   float64 // step of a failure that nobody of the area had before
@@ -74,8 +78,39 @@ type area struct {
 	group  uint64
 	slot   uint16
 	n      uint8 // members that are kept
+	along  along
 	fails  [named]uint8
 	who    [named][16]byte
+}
+
+// along is what a sweep goes along. Whatever it sweeps, ports of some addresses or some
+// ports of addresses, lies in lines: two things of it have an address or a port in common
+// on average. The peers of a file sharing network that are gone, each at a port and an
+// address of its own, are scattered: that is company, and no sweep. Nor is it one when a
+// host's services are gone and all their clients go on asking, which repeats nothing at
+// first. Of S services that are asked for alike, T were tried when T^2/2S have been
+// repeated: so with T of swept and a repetition in eight at most, S is a hundred.
+type along struct {
+	addresses, ports uint64 // a bit for each, by its hash
+	things           uint8  // addresses with ports, counted once each, as far as the bits can tell
+	repeated         uint8
+}
+
+// swept is how many things a sweep has at least of which all members are called scanners.
+const swept = 24
+
+func (l *along) add(a *about) {
+	l.addresses |= 1 << (a.dst & 63)
+	l.ports |= 1 << (uint32(a.ct.DstPort) * 0x9e3779b9 >> 26)
+	l.things += uint8(1) &^ (l.things >> 7) // up to 128
+}
+
+func (l *along) again() { l.repeated += uint8(1) &^ (l.repeated >> 7) }
+
+// sweep reports whether it is one.
+func (l *along) sweep() bool {
+	return l.things >= swept && l.things < 128 && l.repeated <= l.things/8 &&
+		2*min(estimate(l.addresses), estimate(l.ports)) <= int(l.things)
 }
 
 type areas struct {
@@ -144,6 +179,9 @@ func (c *Crowd) sweeps(a *about, popular int) {
 	if g := c.groups.of(a.s); g != nil && g.what <= Run {
 		return // it is known what it belongs to
 	}
+	if ct.Proto == decode.ProtoUDP && prior(ct.Proto, ct.SrcPort) > 0 {
+		return // the late answer of a service that has many addresses
+	}
 	if c.flood.at(ct.Proto, ct.DstPort) || a.failed && a.port != nil && a.port.isServed() {
 		return
 	}
@@ -194,7 +232,7 @@ func (c *Crowd) area(t *areas, key uint64, a *about, popular int) {
 	target := c.keys.around(a.ct.Dst.As16())
 	switch {
 	case e.target == 0 || e.target != target && e.score < t.rule.fails/2:
-		e.target, e.score, e.n = target, 0, 0
+		e.target, e.score, e.n, e.along = target, 0, 0, along{}
 	case e.target != target:
 		return
 	}
@@ -202,19 +240,22 @@ func (c *Crowd) area(t *areas, key uint64, a *about, popular int) {
 	case same:
 		return
 	case others:
+		e.along.again()
 		e.score = max(0, e.score+stepRepeat)
 		return
 	}
 	if !e.member(a.addr) {
 		return
 	}
+	e.along.add(a)
 	weight := 1 / float64(1+popular)
 	was := e.score
 	e.score = min(2*decide, was+t.rule.fails*weight)
 	g := &c.groups.all[e.slot]
 	if e.group != 0 && (g.id != e.group || was < decide/2) {
-		e.group, e.n = 0, 0 // forgotten, or over: who comes now begins something new
+		e.group, e.n, e.along = 0, 0, along{} // forgotten, or over: who comes now begins something new
 		e.member(a.addr)
+		e.along.add(a)
 	}
 	if e.group == 0 {
 		if e.score < decide || int(e.n) < t.rule.members {
@@ -224,6 +265,10 @@ func (c *Crowd) area(t *areas, key uint64, a *about, popular int) {
 		if g == nil {
 			return
 		}
+	}
+	// Who sends the same header may be anywhere, and be named by one who forges them all.
+	if !g.shared && t.rule.what == Network && e.score >= 2*decide && e.along.sweep() {
+		g.shared, g.dirty = true, true
 	}
 	if weight >= .5 && c.groups.of(a.s) == nil {
 		c.groups.join(g, a.s, a.addr, &c.stats)

@@ -6,6 +6,7 @@ import (
 	"iter"
 	"math/bits"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -19,35 +20,40 @@ const things = 16
 // ways is the number of boards in a bucket.
 const ways = 4
 
-type boardKey struct {
-	src [16]byte // IPv4 as IPv4-mapped, IPv6 up to the /64
-	net uint64   // see Engine.network
-}
+// few is how many of them a board has room for by itself. Of forged sources hardly one
+// is seen more often.
+const few = 2
 
-// board is what is known of a source that turns to one network: some 300 bytes.
+// board is what is known of a source that turns to one network: 112 bytes, and without a
+// pointer. Only one that has turned to more than a few things has a deck besides.
 type board struct {
-	key         boardKey
-	low         [8]byte // IPv6: behind the /64, of the address that was seen first
+	who         [16]byte // the address that was seen first: IPv4 as IPv4-mapped
 	first, last int64
 
 	score, verified float32
-	contacts        uint32
+	failed          services // as Memory.Ports
+	run             uint64
+	days            uint32
+	deck            uint32 // its number in decks; 0: it has none
+	thing           [few]thing
+	before          sent
 
-	n, next uint8 // of thing: in use, and the oldest that failed when all are
-	tool    detect.Tool
-	known   bool // before is
-	decided bool // the source scans this network
-	// recalled: Past knew the source; what counted then does not count again.
-	recalled bool
-	run      uint64
-	before   sent
-
-	thing [things]thing
-	bad   [8]uint64 // a Bloom filter of all that failed: what thing has forgotten is not new
-	good  uint64    // a bit for each success, by its hash
-	ports uint64    // as Memory.Ports
-	days  uint32
+	n    uint8 // things in use
+	tool detect.Tool
+	has  marks
 }
+
+type marks uint8
+
+const (
+	known   marks = 1 << iota // before is
+	decided                   // the source scans this network
+	// recalled: Past knew the source; what counted then does not count again.
+	recalled
+	sweeping // it is for one service, wherever that is looked for
+)
+
+func (m marks) is(one marks) bool { return m&one != 0 }
 
 // thing is what a source turned to: from the lowest bit, port (16), protocol (8),
 // kind (5), whether nobody was there (1), and a hash of the address (34).
@@ -73,64 +79,35 @@ func (t thing) gone() bool        { return t&goneBit != 0 }
 // address in this way before, with this outcome. Failures and successes are kept
 // apart, so that who does much that is good is not forgiven what he does for the
 // first time.
-func (b *board) note(t thing) bool {
-	for _, o := range b.thing[:b.n] {
-		if o == t {
-			return false
-		}
-	}
-	h := uint64(t) * 0x9e3779b97f4a7c15
-	if !t.gone() {
-		bit := uint64(1) << (h >> 58)
-		seen := b.good&bit != 0
-		if b.good |= bit; bits.OnesCount64(b.good) > 48 {
-			b.good = 0 // who finds so much may find it again: a scanner never gets here
-		}
-		if seen && int(b.n) == things {
-			return false
-		}
-		b.keep(t)
-		return true
-	}
-	seen := true
-	for range 3 {
-		h = bits.RotateLeft64(h, 9)
-		word, bit := &b.bad[h>>6&7], uint64(1)<<(h&63)
-		seen = seen && *word&bit != 0
-		*word |= bit
-	}
-	if seen && int(b.n) == things {
+func (e *Engine) note(b *board, t thing) bool {
+	if slices.Contains(e.things(b), t) {
 		return false
 	}
-	b.keep(t)
+	if b.deck == 0 && b.n < few {
+		b.thing[b.n] = t
+		b.n++
+		return true
+	}
+	d := e.decks.of(b)
+	if d.seen(t) && b.n == things {
+		return false
+	}
+	d.keep(b, t)
 	return true
 }
 
-// keep puts t among the things that are told apart. What succeeded is there for the
-// count of a scan that is found later, and makes room for what failed.
-func (b *board) keep(t thing) {
-	if int(b.n) < things {
-		b.thing[b.n] = t
-		b.n++
-		return
+// things are those that b tells apart.
+func (e *Engine) things(b *board) []thing {
+	if b.deck == 0 {
+		return b.thing[:b.n]
 	}
-	if !t.gone() {
-		return
-	}
-	for i, o := range b.thing {
-		if !o.gone() {
-			b.thing[i] = t
-			return
-		}
-	}
-	b.thing[b.next] = t
-	b.next = (b.next + 1) % things
+	return e.decks.of(b).thing[:b.n]
 }
 
 // elsewhere reports whether the source has turned to the port of t at another address,
 // where nobody was there.
-func (b *board) elsewhere(t thing) bool {
-	for _, o := range b.thing[:b.n] {
+func (e *Engine) elsewhere(b *board, t thing) bool {
+	for _, o := range e.things(b) {
 		if o.gone() && o.service() == t.service() && o.addr() != t.addr() {
 			return true
 		}
@@ -138,18 +115,37 @@ func (b *board) elsewhere(t thing) bool {
 	return false
 }
 
+// wentAway reports whether the source has found somebody there before: then a service
+// has ended, and who goes on asking for it does not look for one.
+func (e *Engine) wentAway(b *board, t thing) bool {
+	for _, o := range e.things(b) {
+		if !o.gone() && o.service() == t.service() && o.addr() == t.addr() {
+			return true
+		}
+	}
+	return false
+}
+
+// tail reports whether c comes from quite another port than the packet before it: the
+// ends of connections do, each from its own, and scanners send from one or count.
+func (b *board) tail(c *detect.Contact) bool {
+	const counting = 2
+	apart := int(c.SrcPort) - int(b.before.sport)
+	return b.has.is(known) && max(apart, -apart) > counting
+}
+
 // add moves the scores, never below the floor: what was found open does not buy
 // what is tried afterwards (Mell and Harang 2013). Once it has decided, the test is
 // over (Wald): what a scanner then finds open belongs to his scan.
-func (b *board) add(w weight, bit uint8) {
+func (b *board) add(w weight, service uint16) {
 	least := floor
-	if b.decided {
+	if b.has.is(decided) {
 		least = max(floor, min(Threshold, b.score))
 	}
 	b.score = max(least, b.score+w.score)
 	b.verified += w.verified
 	if w.score > 0 {
-		b.ports |= 1 << (bit & 63)
+		b.failed.add(service)
 	}
 }
 
@@ -176,7 +172,7 @@ func (b *board) label(l detect.Labeler, now *detect.Header) {
 		return
 	}
 	var before *detect.Header
-	if b.known {
+	if b.has.is(known) {
 		o := &b.before
 		before = &detect.Header{
 			Proto: now.Proto, Seq: o.seq, IPID: o.ipid, SrcPort: o.sport, DstPort: o.dport, Window: o.win, Flags: o.flags, TTL: o.ttl,
@@ -195,25 +191,23 @@ func (b *board) label(l detect.Labeler, now *detect.Header) {
 		a := now.Dst.As4()
 		b.before.dst = binary.BigEndian.Uint32(a[:])
 	}
-	b.known = true
+	b.has |= known
 }
 
-// source is who counts as one; address is that of his which was seen first.
-func (b *board) source() netip.Addr { return netip.AddrFrom16(b.key.src).Unmap() }
+// address is that of the source which was seen first, source who counts as one.
+func (b *board) address() netip.Addr { return netip.AddrFrom16(b.who).Unmap() }
+func (b *board) source() netip.Addr  { return sourceOf(b.address()) }
 
-func (b *board) address() netip.Addr {
-	a := b.key.src
-	copy(a[8:], b.low[:])
-	return netip.AddrFrom16(a).Unmap()
-}
+// lasts reports whether it is worth to be remembered.
+func (b *board) lasts() bool { return b.score > 0 && !b.has.is(sweeping) }
 
 func (b *board) memory() detect.Memory {
-	return detect.Memory{First: b.first, Last: b.last, Score: b.score, Verified: b.verified, Ports: b.ports, Days: b.days}
+	return detect.Memory{First: b.first, Last: b.last, Score: b.score, Verified: b.verified, Ports: uint64(b.failed), Days: b.days}
 }
 
 func (b *board) recall(m detect.Memory) {
-	b.first, b.score, b.verified, b.ports, b.days = m.First, m.Score, m.Verified, m.Ports, m.Days
-	b.recalled = true
+	b.first, b.score, b.verified, b.failed, b.days = m.First, m.Score, m.Verified, services(m.Ports), m.Days
+	b.has |= recalled
 }
 
 // boards is the hot tier. A board lives in the one bucket that its keyed hash names.
@@ -221,7 +215,7 @@ func (b *board) recall(m detect.Memory) {
 // such: a flood of forged sources pushes out its own kind.
 type boards struct {
 	buckets [][ways]board
-	tags    [][ways]uint16 // 0: free; looked at first, so that a look-up touches one board
+	tags    [][ways]uint32 // 0: free; looked at first, so that a look-up touches one board
 	shift   uint
 	rng     uint64
 	evicted atomic.Uint64
@@ -230,23 +224,22 @@ type boards struct {
 func newBoards(n int) boards {
 	logN := bits.Len(uint(max(1, n/ways) - 1)) // next power of two
 	return boards{
-		buckets: make([][ways]board, 1<<logN), tags: make([][ways]uint16, 1<<logN), shift: uint(64 - logN),
+		buckets: make([][ways]board, 1<<logN), tags: make([][ways]uint32, 1<<logN), shift: uint(64 - logN),
 		rng: maphash.Bytes(maphash.MakeSeed(), nil) | 1,
 	}
 }
 
-// get gives the board of a key. old: it was there; out is the one that made room.
-func (t *boards) get(seed maphash.Seed, k boardKey) (b *board, old bool, out board) {
-	var key [24]byte
-	copy(key[:], k.src[:])
-	binary.NativeEndian.PutUint64(key[16:], k.net)
-	h := maphash.Bytes(seed, key[:])
-	i, tag := h>>t.shift, uint16(h)|1
+// get gives the board of src, for the network that its keyed hash h stands for. old: it
+// was there; else the board is what was kept of another source, which makes room, or
+// empty, and the caller's to fill. Two networks of one source have the same bucket and
+// tag once in 2^31 times the number of buckets.
+func (t *boards) get(h uint64, src netip.Addr) (b *board, old bool) {
+	i, tag := h>>t.shift, uint32(h)|1
 	bucket, tags := &t.buckets[i], &t.tags[i]
 	free := -1
 	for j := range bucket {
-		if tags[j] == tag && bucket[j].key == k {
-			return &bucket[j], true, out
+		if tags[j] == tag && bucket[j].source() == src {
+			return &bucket[j], true
 		}
 		if tags[j] == 0 && free < 0 {
 			free = j
@@ -254,11 +247,10 @@ func (t *boards) get(seed maphash.Seed, k boardKey) (b *board, old bool, out boa
 	}
 	if free < 0 {
 		free = t.victim(bucket)
-		out = bucket[free]
 		t.evicted.Add(1)
 	}
 	tags[free] = tag
-	return &bucket[free], false, out
+	return &bucket[free], false
 }
 
 // all are the boards in use.

@@ -45,6 +45,8 @@ func tables() string {
 		{"a bare ACK, a FIN with ACK, an echo request, a datagram without an answer", half},
 		{"one UDP service at further addresses", quarter},
 		{"one of the services that have many addresses (HTTP, HTTPS, mail, push), at further ones", eighth},
+		{"a bare ACK or FIN with ACK from quite another port than the packet before", eighth},
+		{"one service that worms look for, at addresses anywhere", quarter},
 	} {
 		fmt.Fprintf(&b, "| %s | %v | %d |\n", w.what, w.w, int(math.Ceil(float64(Threshold)/(float64(Step)*w.w))))
 	}

@@ -9,6 +9,7 @@
 package full
 
 import (
+	"encoding/binary"
 	"hash/maphash"
 	"iter"
 	"net/netip"
@@ -19,7 +20,8 @@ import (
 )
 
 // DefaultSources is how many pairs of a source and a network are looked at at once:
-// the hot tier, 20 MiB when full.
+// the hot tier. It takes 7 MiB, and up to 13 more while all of them turn to more than a
+// few things.
 const DefaultSources = 1 << 16
 
 // Options are what an Engine is built from.
@@ -63,6 +65,7 @@ type Engine struct {
 	o      Options
 	seed   maphash.Seed
 	boards boards
+	decks  decks
 	found  findings
 	ticked int64
 	scan   detect.Scan // what Contact hands out
@@ -86,24 +89,32 @@ func New(o Options) *Engine {
 func (e *Engine) Contact(c *detect.Contact) *detect.Scan {
 	e.contacts.Add(1)
 	src := sourceOf(c.Src)
-	b := e.board(src, c)
+	flooded := e.flooded(c)
+	b := e.board(src, c, e.network(c.Dst))
+	tail := b.tail(c)
 	b.label(e.o.Labels, &c.Head)
 	b.touch(c.Time)
-	b.contacts++
 	t := thingOf(c, b.kindOf(c, e.found.has(src)), e.hash(c.Dst))
-	if b.note(t) && !(b.recalled && t.gone() && b.ports>>e.bit(t)&1 == 1) {
-		if e.flooded(c) {
-			e.unscored.Add(1)
-		} else {
-			b.add(b.weigh(c, t), e.bit(t))
-		}
+	switch {
+	case !e.note(b, t) || b.has.is(recalled) && t.gone() && b.failed.has(e.print(t)):
+	case flooded:
+		e.unscored.Add(1)
+	default:
+		b.add(e.weigh(b, c, t, tail), e.print(t))
 	}
 	campaign := e.crowd(c, b.tool, b.run)
-	if b.verified < Threshold && (b.score < Threshold || b.score < e.threshold(src)) {
-		return nil
+	if !e.decides(src, b) {
+		if b = e.sweep(src, c, t, b.tool, flooded); b == nil || !e.decides(src, b) {
+			return nil
+		}
 	}
-	b.decided = true
+	b.has |= decided
 	return e.goesOn(src, b, c, t, campaign)
+}
+
+// decides reports whether what b has is enough.
+func (e *Engine) decides(src netip.Addr, b *board) bool {
+	return b.verified >= Threshold || b.score >= Threshold && b.score >= e.threshold(src)
 }
 
 // threshold is where the score of what anybody can forge decides about src. In a flood
@@ -145,22 +156,27 @@ func (e *Engine) crowd(c *detect.Contact, t detect.Tool, run uint64) uint64 {
 	return e.o.Crowd.Contact(c, t, run)
 }
 
-// board is that of the source of c for the network that it turns to. What is
-// remembered of the source from before is taken up again.
-func (e *Engine) board(src netip.Addr, c *detect.Contact) *board {
-	key := boardKey{src: src.As16(), net: e.network(c.Dst)}
-	b, old, out := e.boards.get(e.seed, key)
-	if out.score > 0 && e.o.Past != nil {
-		e.o.Past.Keep(out.source(), out.memory())
+// board is that of the source of c for the network that it turns to, or for a sweep.
+// What is remembered of the source from before is taken up again.
+func (e *Engine) board(src netip.Addr, c *detect.Contact, of uint64) *board {
+	var key [24]byte
+	who := src.As16()
+	copy(key[:], who[:])
+	binary.NativeEndian.PutUint64(key[16:], of)
+	b, old := e.boards.get(maphash.Bytes(e.seed, key[:]), src)
+	if old {
+		return b
 	}
-	if !old {
-		*b = board{key: key, first: c.Time, last: c.Time}
-		a := c.Src.As16()
-		copy(b.low[:], a[8:])
-		if e.o.Past != nil {
-			if m, ok := e.o.Past.Recall(src, c.Time); ok {
-				b.recall(m)
-			}
+	if e.o.Past != nil && b.lasts() { // it was another's
+		e.o.Past.Keep(b.source(), b.memory())
+	}
+	e.decks.drop(b)
+	*b = board{who: c.Src.As16(), first: c.Time, last: c.Time}
+	if isSweep(of) {
+		b.has |= sweeping
+	} else if e.o.Past != nil {
+		if m, ok := e.o.Past.Recall(src, c.Time); ok {
+			b.recall(m)
 		}
 	}
 	return b
@@ -176,19 +192,29 @@ func sourceOf(a netip.Addr) netip.Addr {
 	return p.Addr()
 }
 
+// What a board is for: ours, a network by its hash, or a service by its number.
+const (
+	ours    = 1
+	network = 2
+)
+
+func isSweep(of uint64) bool { return of&network == 0 && of != ours }
+
+func (e *Engine) local(a netip.Addr) bool { return e.o.Local != nil && e.o.Local(a) }
+
 // network is what is swept as one: ours, or a network as small as they are routed.
 // That those whom a client cannot reach lie scattered, and those of a sweep side by
 // side, is what tells the two apart.
 func (e *Engine) network(a netip.Addr) uint64 {
-	if e.o.Local != nil && e.o.Local(a) {
-		return 1
+	if e.local(a) {
+		return ours
 	}
 	bits := 24
 	if !a.Is4() {
 		bits = 64
 	}
 	p, _ := a.WithZone("").Prefix(bits)
-	return e.hash(p.Addr()) | 2
+	return e.hash(p.Addr()) | network
 }
 
 func (e *Engine) hash(a netip.Addr) uint64 {
@@ -196,9 +222,9 @@ func (e *Engine) hash(a netip.Addr) uint64 {
 	return maphash.Bytes(e.seed, key[:])
 }
 
-// bit is that of a protocol and port in Memory.Ports.
-func (e *Engine) bit(t thing) uint8 {
-	return uint8((uint64(t.service()) ^ e.o.Key) * 0x9e3779b97f4a7c15 >> 58)
+// print is that of the protocol and port of t in services.
+func (e *Engine) print(t thing) uint16 {
+	return uint16((uint64(t.service()) ^ e.o.Key) * 0x9e3779b97f4a7c15 >> (64 - printLen))
 }
 
 // Remember hands what is known of all sources that have a score to Past, for the end.
@@ -207,7 +233,7 @@ func (e *Engine) Remember() {
 		return
 	}
 	for b := range e.boards.all() {
-		if b.score > 0 {
+		if b.lasts() {
 			e.o.Past.Keep(b.source(), b.memory())
 		}
 	}

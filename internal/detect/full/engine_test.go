@@ -258,3 +258,40 @@ func TestPast(t *testing.T) {
 		b.Remember()
 	}
 }
+
+// Services that end are asked for by those who have used them, and that is no search.
+func TestServicesThatEnd(t *testing.T) {
+	b := newBench(t, Options{})
+	for _, out := range []detect.Outcome{detect.Answered, detect.Refused} {
+		for port := range uint16(10) {
+			c := syn(scanner, host, 5000+port, out)
+			c.Spoke = true
+			b.see(c)
+		}
+	}
+	b.none("ten services of a machine that was switched off")
+	for port := range uint16(6) { // what was found forgives one
+		b.see(syn(scanner, host, 6000+port, detect.Refused))
+	}
+	if got := b.found(); len(got) != 1 {
+		t.Errorf("six others: %q", got)
+	}
+}
+
+// A machine that ends what it had open sends from a port of its own for each, and a
+// scanner from one.
+func TestTailsOfConnections(t *testing.T) {
+	for _, kind := range []detect.Kind{detect.KindACK, detect.KindMaimon} {
+		for step, want := range map[uint16]int{0: 1, 1: 1, 29: 0} {
+			b := newBench(t, Options{Labels: named{}})
+			for i := range uint16(20) {
+				c := syn(scanner, host, 1000+i, detect.Silent)
+				c.Kind, c.SrcPort, c.Head.SrcPort = kind, 40000+i*step, 40000+i*step
+				b.see(c)
+			}
+			if got := b.found(); len(got) != want {
+				t.Errorf("%v from ports %d apart: %q", kind, step, got)
+			}
+		}
+	}
+}

@@ -90,7 +90,7 @@ func (e *Engine) find(src netip.Addr, b *board, c *detect.Contact, t thing) *fin
 		f.proto = 0
 	}
 	others := 0
-	for _, o := range b.thing[:b.n] {
+	for _, o := range e.things(b) {
 		if o.kind() == t.kind() {
 			f.add(o)
 		} else if o.gone() {

@@ -1,6 +1,8 @@
 package full
 
 import (
+	"net/netip"
+
 	"portsentry/internal/decode"
 	"portsentry/internal/detect"
 )
@@ -16,7 +18,8 @@ func wormPort(proto uint8, port uint16) bool {
 	}
 	switch port {
 	case 135, 139, 445, // Blaster, Conficker, WannaCry
-		23, 2323, 7547, 37215, 52869, // Mirai and its children
+		23, 81, 2323, 5358, 7547, 37215, 52869, 60001, // Mirai and its children
+		2745, 3127, 5554, 6129, 9898, // the doors that others had left: Bagle, MyDoom, Sasser
 		1433, 3306, 6379, // servers of data
 		3389, 5555, 5900: // screens and debuggers
 		return true
@@ -29,4 +32,24 @@ func wormPort(proto uint8, port uint16) bool {
 func likeWorm(s *detect.Scan, only uint16) bool {
 	return s.Tool == "" && s.Ports == 1 && s.Targets >= wormAddresses && wormPort(s.Proto, only) &&
 		(s.Kind == detect.KindSYN || s.Kind == detect.KindConnect || s.Kind == detect.KindUDP)
+}
+
+// sweep counts what a source does with a service that worms have spread through, at
+// whatever addresses: they take those by chance, so hardly two lie in one network. Nobody
+// else tries so many, and fails. The board is nil where c is no such contact.
+func (e *Engine) sweep(src netip.Addr, c *detect.Contact, t thing, tool detect.Tool, flooded bool) *board {
+	if !wormPort(c.Proto, c.DstPort) || e.local(c.Dst) {
+		return nil
+	}
+	b := e.board(src, c, uint64(t.service())<<2)
+	b.tool = max(b.tool, tool)
+	b.touch(c.Time)
+	if e.note(b, t) && !flooded {
+		w := e.weigh(b, c, t, false)
+		if w.score > 0 {
+			w.score = Step * quarter
+		}
+		b.add(w, e.print(t))
+	}
+	return b
 }

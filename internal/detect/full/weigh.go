@@ -59,8 +59,9 @@ type weight struct {
 	score, verified float32
 }
 
-// weigh gives what a contact that is the first of its kind with its thing adds.
-func (b *board) weigh(c *detect.Contact, t thing) weight {
+// weigh gives what a contact that is the first of its kind with its thing adds. tail: it
+// may be the end of a connection.
+func (e *Engine) weigh(b *board, c *detect.Contact, t thing, tail bool) weight {
 	if c.Trap && c.Verified {
 		return weight{score: trap * Step, verified: trap * Step}
 	}
@@ -75,18 +76,21 @@ func (b *board) weigh(c *detect.Contact, t thing) weight {
 		}
 		return weight{score: success}
 	}
-	return weight{score: Step * b.share(c, t)}
+	if !c.Trap && e.wentAway(b, t) {
+		return weight{}
+	}
+	return weight{score: Step * e.share(b, c, t, tail)}
 }
 
 // share is the weight of a failure.
-func (b *board) share(c *detect.Contact, t thing) float32 {
+func (e *Engine) share(b *board, c *detect.Contact, t thing, tail bool) float32 {
 	if c.Trap {
 		return trap
 	}
-	everywhere := servedEverywhere(c.DstPort) && b.elsewhere(t)
+	everywhere := servedEverywhere(c.DstPort) && e.elsewhere(b, t)
 	switch t.kind() {
 	case detect.KindACK, detect.KindMaimon:
-		if everywhere { // a machine that wakes up, and ends what it had
+		if everywhere || tail { // a machine that wakes up, and ends what it had
 			return eighth
 		}
 		return half
@@ -94,7 +98,7 @@ func (b *board) share(c *detect.Contact, t thing) float32 {
 		return half
 	case detect.KindUDP:
 		switch {
-		case b.elsewhere(t):
+		case e.elsewhere(b, t):
 			return quarter
 		case c.Outcome == detect.Refused:
 			return plain

@@ -2,6 +2,7 @@ package memory
 
 import (
 	"bytes"
+	"sync"
 	"testing"
 
 	"portsentry/internal/detect"
@@ -64,7 +65,7 @@ func BenchmarkSave(b *testing.B) {
 	var w bytes.Buffer
 	for b.Loop() {
 		w.Reset()
-		if err := l.Save(&w); err != nil {
+		if err := l.Save(&w, new(sync.Mutex)); err != nil {
 			b.Fatal(err)
 		}
 	}

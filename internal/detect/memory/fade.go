@@ -30,7 +30,7 @@ func fade(gap, half time.Duration) float64 {
 // but below 32 days, after which a source is forgotten. It is 0 where even without
 // fading they are too few, step*n < threshold. It is exact but for the grain of what is kept:
 // a minute, and 1/1024 of a score at each failure. Not counted in is who is pushed out,
-// and a port whose bit in detect.Memory.Ports is another's already.
+// and a port that looks like another one in detect.Memory.Ports.
 func Horizon(failures int, step, threshold float64, halfLife time.Duration) time.Duration {
 	if failures < 1 || step*float64(failures) < threshold {
 		return 0

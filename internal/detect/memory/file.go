@@ -8,6 +8,7 @@ import (
 	"hash"
 	"hash/crc32"
 	"io"
+	"sync"
 )
 
 // What is wrong with a file that Load does not take.
@@ -17,20 +18,24 @@ var (
 	ErrDamaged = errors.New("the memory is damaged; move it aside to start with an empty one")
 )
 
-// A saved memory is the magic, the version (4 bytes), the key (16), the number of
-// entries (8), the entries (32 each: hash, ports, days, first and last minute, score
-// and verified score) and the CRC-32C of all that (4). Numbers are little-endian.
+// A saved memory is the magic, the version (4 bytes), the key (16), the entries (32
+// each: hash, ports, days, first and last minute, score and verified score), one with
+// hash 0 that ends them, and the CRC-32C of all that (4). Numbers are little-endian. Of
+// two entries with one hash the later one counts. Version 1 had the ports as bits of 64.
 const (
 	magic       = "portsentry long\n"
-	version     = 1
-	headerBytes = len(magic) + 4 + 16 + 8
+	version     = 2
+	headerBytes = len(magic) + 4 + 16
 )
 
 func checksum() hash.Hash32 { return crc32.New(crc32.MakeTable(crc32.Castagnoli)) }
 
-// Save writes all entries and the key. What the doorkeeper knows is not saved: those
-// are forged addresses nearly all.
-func (l *Long) Save(w io.Writer) error {
+// Save writes all entries and the key. It holds mu, which guards l, only to copy a page
+// of the table at a time, 64 KiB, and never while it writes: w may be slow. An entry that
+// moves meanwhile may be in the file twice, and, where one of another source needed room
+// in a page that has been written, not at all. What the doorkeeper knows is not saved:
+// those are forged addresses nearly all.
+func (l *Long) Save(w io.Writer, mu sync.Locker) error {
 	sum := checksum()
 	out := bufio.NewWriterSize(io.MultiWriter(w, sum), 64<<10)
 	le := binary.LittleEndian
@@ -38,15 +43,22 @@ func (l *Long) Save(w io.Writer) error {
 	b := append(make([]byte, 0, headerBytes), magic...)
 	b = le.AppendUint32(b, version)
 	b = append(b, k[:]...)
-	b = le.AppendUint64(b, uint64(l.table.entries))
 	out.Write(b) // the error stays until Flush
-	for _, p := range l.table.pages {
-		for i := range p {
-			for j, h := range p[i].hash {
+	page := make([]bucket, pageBuckets)
+	for i := 0; ; i++ {
+		mu.Lock()
+		if i == len(l.table.pages) {
+			mu.Unlock()
+			break
+		}
+		n := copy(page, l.table.pages[i])
+		mu.Unlock()
+		for j := range page[:n] {
+			for k, h := range page[j].hash {
 				if h == 0 {
 					continue
 				}
-				n := &p[i].note[j]
+				n := &page[j].note[k]
 				b = le.AppendUint64(b[:0], h)
 				b = le.AppendUint64(b, n.ports)
 				b = le.AppendUint32(b, n.days)
@@ -54,10 +66,13 @@ func (l *Long) Save(w io.Writer) error {
 				b = le.AppendUint32(b, n.last)
 				b = le.AppendUint16(b, uint16(n.score))
 				b = le.AppendUint16(b, uint16(n.verified))
-				out.Write(b)
+				if _, err := out.Write(b); err != nil {
+					return fmt.Errorf("saving the memory of sources: %w", err)
+				}
 			}
 		}
 	}
+	out.Write(make([]byte, entryBytes))
 	if err := out.Flush(); err != nil {
 		return fmt.Errorf("saving the memory of sources: %w", err)
 	}
@@ -91,26 +106,35 @@ func load(r *bufio.Reader, o Options) (*Long, error) {
 	le := binary.LittleEndian
 	at := b[len(magic):]
 	if v := le.Uint32(at); v != version {
-		return nil, fmt.Errorf("version %d, not %d: %w", v, version, ErrVersion)
+		age := "a newer"
+		if v < version {
+			age = "an older"
+		}
+		return nil, fmt.Errorf("%s version, %d and not %d: %w", age, v, version, ErrVersion)
 	}
 	l := newKeyed(o, keyOf([16]byte(at[4:20])))
 	sum := checksum()
 	sum.Write(b[:])
-	for range le.Uint64(at[20:]) {
+	for {
 		e := b[:entryBytes]
 		if _, err := io.ReadFull(r, e); err != nil {
 			return nil, cut(err)
 		}
 		sum.Write(e)
 		h := le.Uint64(e)
-		if b, _ := l.table.find(h); h == 0 || b != nil {
-			return nil, fmt.Errorf("no entry, or one twice: %w", ErrDamaged)
+		if h == 0 {
+			break
 		}
-		l.table.restore(h, note{
+		n := note{
 			ports: le.Uint64(e[8:]), days: le.Uint32(e[16:]),
 			first: le.Uint32(e[20:]), last: le.Uint32(e[24:]),
 			score: int16(le.Uint16(e[28:])), verified: int16(le.Uint16(e[30:])),
-		})
+		}
+		if b, i := l.table.find(h); b != nil {
+			l.table.set(b, i, h, n)
+		} else {
+			l.table.restore(h, n)
+		}
 	}
 	if _, err := io.ReadFull(r, b[:4]); err != nil {
 		return nil, cut(err)

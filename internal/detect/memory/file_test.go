@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"strings"
+	"sync"
 	"testing"
 	"testing/iotest"
 
@@ -14,7 +16,7 @@ import (
 func saved(t testing.TB, l *Long) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	if err := l.Save(&b); err != nil {
+	if err := l.Save(&b, new(sync.Mutex)); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()
@@ -75,10 +77,6 @@ func TestLoadSmaller(t *testing.T) {
 func TestLoadWrong(t *testing.T) {
 	good := saved(t, some(Options{}, 20))
 	change := func(f func(b []byte) []byte) []byte { return f(bytes.Clone(good)) }
-	twice := change(func(b []byte) []byte {
-		copy(b[headerBytes+32:], b[headerBytes:headerBytes+32])
-		return b
-	})
 	for _, c := range []struct {
 		name string
 		file []byte
@@ -87,16 +85,15 @@ func TestLoadWrong(t *testing.T) {
 		{"empty", nil, ErrForeign},
 		{"text", []byte("Host: 192.0.2.1\n"), ErrForeign},
 		{"long text", bytes.Repeat([]byte("Host: 192.0.2.1\n"), 100), ErrForeign},
-		{"version", change(func(b []byte) []byte { b[len(magic)] = 2; return b }), ErrVersion},
+		{"version", change(func(b []byte) []byte { b[len(magic)]++; return b }), ErrVersion},
 		{"cut in the magic", good[:5], ErrDamaged},
-		{"cut in the header", good[:40], ErrDamaged},
+		{"cut in the header", good[:30], ErrDamaged},
 		{"cut in an entry", good[:headerBytes+50], ErrDamaged},
 		{"cut between entries", good[:headerBytes+64], ErrDamaged},
 		{"cut in the checksum", good[:len(good)-1], ErrDamaged},
 		{"longer", append(bytes.Clone(good), 0), ErrDamaged},
-		{"an entry twice", twice, ErrDamaged},
-		{"a count of everything", change(func(b []byte) []byte {
-			binary.LittleEndian.PutUint64(b[headerBytes-8:], 1<<63)
+		{"without an end", change(func(b []byte) []byte {
+			b[len(b)-4-entryBytes] = 1
 			return b
 		}), ErrDamaged},
 	} {
@@ -116,9 +113,92 @@ func TestLoadWrong(t *testing.T) {
 		if _, err := Load(r, Options{}); !errors.Is(err, broken) {
 			t.Errorf("broken after %d bytes: %v", n, err)
 		}
-		if err := New(Options{}).Save(&short{n: n / 20, err: broken}); n < 100 && !errors.Is(err, broken) {
+		if err := New(Options{}).Save(&short{n: n / 20, err: broken}, new(sync.Mutex)); n < 100 && !errors.Is(err, broken) {
 			t.Errorf("saving to what breaks after %d bytes: %v", n/20, err)
 		}
+	}
+}
+
+// What another version saved is said to be older or newer, whatever is in it.
+func TestLoadOtherVersion(t *testing.T) {
+	for v, want := range map[uint32]string{1: "an older version, 1", version + 1: "a newer version"} {
+		file := binary.LittleEndian.AppendUint32([]byte(magic), v)
+		l, err := Load(bytes.NewReader(append(file, make([]byte, 1000)...)), Options{})
+		if l != nil || !errors.Is(err, ErrVersion) || !strings.Contains(err.Error(), want) {
+			t.Errorf("version %d: %v", v, err)
+		}
+	}
+}
+
+// While it is written, to what is slow, sources come and go all the same, the table grows,
+// and nobody is lost who was there before: of one whose entry moved, the newest counts.
+func TestSaveMeanwhile(t *testing.T) {
+	const before, meanwhile = 20_000, 10_000
+	l := some(Options{}, before)
+	var mu sync.Mutex
+	file := &busy{do: func(n uint64) {
+		mu.Lock() // it must not be held by who writes
+		defer mu.Unlock()
+		for i := range uint64(meanwhile / 20) {
+			l.Keep(addr(before+n*meanwhile/20+i), detect.Memory{First: t0, Last: t0 + hour, Score: 3})
+		}
+	}}
+	if err := l.Save(file, &mu); err != nil {
+		t.Fatal(err)
+	}
+	if file.n < 10 {
+		t.Fatalf("%d writes", file.n)
+	}
+	got, err := Load(&file.b, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost := 0
+	for i := range uint64(before) {
+		want, _ := l.Recall(addr(i), t0+hour)
+		if m, ok := got.Recall(addr(i), t0+hour); !ok {
+			lost++
+		} else if m != want {
+			t.Fatalf("source %d: %+v, saved %+v", i, m, want)
+		}
+	}
+	if lost > before/100 {
+		t.Errorf("%d of %d are not there", lost, before)
+	}
+}
+
+// busy does something with each write.
+type busy struct {
+	b  bytes.Buffer
+	n  uint64
+	do func(n uint64)
+}
+
+func (w *busy) Write(b []byte) (int, error) {
+	if w.n < 20 {
+		w.do(w.n)
+	}
+	w.n++
+	return w.b.Write(b)
+}
+
+// An entry that is there twice counts once, as it was at last.
+func TestLoadTwice(t *testing.T) {
+	l := some(Options{}, 1)
+	first := saved(t, l)
+	m, _ := l.Recall(addr(0), t0+hour)
+	m.Score += 3
+	l.Keep(addr(0), m)
+	last := saved(t, l)
+	both := append(bytes.Clone(first[:headerBytes+entryBytes]), last[headerBytes:len(last)-4]...)
+	sum := checksum()
+	sum.Write(both)
+	got, err := Load(bytes.NewReader(binary.LittleEndian.AppendUint32(both, sum.Sum32())), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, _ := got.Recall(addr(0), t0+hour); again != m || got.Stats().Entries != 1 {
+		t.Errorf("%+v of %d, want %+v", again, got.Stats().Entries, m)
 	}
 }
 

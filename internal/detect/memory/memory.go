@@ -157,7 +157,7 @@ func (l *Long) Keep(a netip.Addr, m detect.Memory) {
 	if n.once() && l.door.has(h) {
 		n.first = max(n.last, 1) - 1 // not known when, but in an earlier minute
 	}
-	if n.once() && t.once >= t.max*slots/4 {
+	if n.once() && l.Crowded() {
 		l.probation(h, n)
 		return
 	}
@@ -187,6 +187,10 @@ func (l *Long) probation(h uint64, n note) {
 	l.stats.Kept++
 	l.stats.PushedOut++
 }
+
+// Crowded reports whether all the room on probation is taken: who gets in pushes
+// somebody out.
+func (l *Long) Crowded() bool { return l.table.once >= l.table.max*slots/4 }
 
 // Stats is read by the goroutine that calls Keep.
 func (l *Long) Stats() Stats {

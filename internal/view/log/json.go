@@ -8,6 +8,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"portsentry/internal/config"
 	"portsentry/internal/decode"
 	"portsentry/internal/detect"
 	"portsentry/internal/judge"
@@ -93,11 +94,28 @@ func (w *Writer) scanJSON(r *store.Record) {
 // foundJSON writes what the source was found to do.
 func (w *Writer) foundJSON(r *store.Record) {
 	s := &r.Verdict.Sighting
-	f := &s.Scan
-	b := append(w.begin(), `{"event":"scan","time":"`...)
-	b = time.Unix(0, s.Time).UTC().AppendFormat(b, rfc3339)
+	w.emit(levelNotice, appendFound(w.begin(), s.Src, &s.Scan, s.Time, r.Verdict.Evidence, r.Verdict.Reason))
+}
+
+// Shared writes what a source has done that has its part in a sweep which many share
+// out. There is no packet to show for it but those that came before, so JSON alone has a
+// line for it, and nothing is done about it.
+func (w *Writer) Shared(s *detect.Scan) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.o.Format != config.LogJSON {
+		return
+	}
+	f := detect.FoundBy(s)
+	w.emit(levelNotice, appendFound(w.begin(), s.Source, &f, s.Last, judge.E1, s.Reason))
+	w.flush()
+}
+
+func appendFound(b []byte, src netip.Addr, f *detect.Found, last int64, e judge.Evidence, reason string) []byte {
+	b = append(b, `{"event":"scan","time":"`...)
+	b = time.Unix(0, last).UTC().AppendFormat(b, rfc3339)
 	b = append(b, `","source":"`...)
-	b = appendAddr(b, s.Src)
+	b = appendAddr(b, src)
 	b = append(b, `","kind":"`...)
 	b = append(b, f.Kind.String()...)
 	b = append(b, `","direction":"`...)
@@ -105,11 +123,11 @@ func (w *Writer) foundJSON(r *store.Record) {
 	b = append(b, `","proto":"`...)
 	b = append(b, view.Proto(f.Proto)...)
 	b = append(b, `","evidence":"`...)
-	b = append(b, r.Verdict.Evidence.String()...)
+	b = append(b, e.String()...)
 	b = append(b, `","first":"`...)
 	b = time.Unix(0, f.First).UTC().AppendFormat(b, rfc3339)
 	b = append(b, `","last":"`...)
-	b = time.Unix(0, s.Time).UTC().AppendFormat(b, rfc3339)
+	b = time.Unix(0, last).UTC().AppendFormat(b, rfc3339)
 	b = appendNumber(b, `","ports":`, uint64(f.Ports))
 	b = appendNumber(b, `,"targets":`, uint64(f.Targets))
 	b = appendNumber(b, `,"probes":`, uint64(f.Probes))
@@ -122,8 +140,8 @@ func (w *Writer) foundJSON(r *store.Record) {
 		b = append(b, `,"campaign":"`...)
 		b = append(fmt.Appendf(b, "%016x", f.Campaign), '"')
 	}
-	b = appendString(append(b, `,"reason":`...), r.Verdict.Reason)
-	w.emit(levelNotice, append(b, '}'))
+	b = appendString(append(b, `,"reason":`...), reason)
+	return append(b, '}')
 }
 
 // bannedNow reports whether the sighting led to a native ban.
