@@ -24,21 +24,12 @@ const (
 type entry struct {
 	ban     Ban
 	methods []*method // those that hold the native ban, until ban.Until
-	leaving []*method // hold it although they must not: their Unban failed and is tried again
-	tries   int       // how often in a row
-	listed  bool      // the ledger has been told that it began
+	staging *staging  // between Answer and Commit, else nil
+	*more             // see own
 
-	// Between Answer and Commit ban is what is to come. staged counts how often
-	// it has been staged, taking are the methods asked last, and held is what
-	// methods holds meanwhile.
-	staged int
-	taking []*method
-	held   *Ban // nil when nothing is staged: there are many entries
-
-	done     []Step // owner's steps that succeeded and have not been undone
-	failed   []Step // owner's steps to be tried again with the next hit
-	inFlight bool   // an Order for this prefix is with the runner
-	foreign  bool   // a line that was in hosts.deny before us keeps the host out; it is not ours to undo
+	listed   bool // the ledger has been told that it began
+	inFlight bool // an Order for this prefix is with the runner
+	foreign  bool // a line that was in hosts.deny before us keeps the host out; it is not ours to undo
 
 	// decided is the time of the packet that led to the ban, unix nanoseconds:
 	// what comes later from this source runs into the ban and is only counted.
@@ -49,9 +40,34 @@ type entry struct {
 
 	length time.Duration // as the verdict gave it
 	host   netip.Addr    // the address that the steps were run for
-	order  Order         // as the steps were run
 	expire time.Time     // when the book has to do something about it; zero: never
 	index  int           // in the heap; -1: not there
+}
+
+// staging is what is kept while the ban of an entry is what is to come.
+type staging struct {
+	times  int       // staged so often
+	taking []*method // asked last
+	held   Ban       // what the entry's methods hold meanwhile
+}
+
+// more is what few entries have and there are many of those: they begin with an empty
+// one in common.
+type more struct {
+	common  bool
+	leaving []*method // hold the ban although they must not: their Unban failed and is tried again
+	tries   int       // how often in a row
+	done    []Step    // owner's steps that succeeded and have not been undone
+	failed  []Step    // owner's steps to be tried again with the next hit
+	order   Order     // as the steps were run
+}
+
+// own is e.more for changes.
+func (e *entry) own() *more {
+	if e.common {
+		e.more = new(more)
+	}
+	return e.more
 }
 
 // book holds bans by prefix. It does no I/O and no locking.
@@ -60,6 +76,7 @@ type book struct {
 	nets64  map[netip.Prefix]int // single IPv6 addresses banned, by /64
 	due     dueHeap
 	past    map[netip.Prefix]past
+	none    *more // in common
 
 	tokens float64
 	filled time.Time
@@ -75,6 +92,7 @@ func newBook() *book {
 		entries: make(map[netip.Prefix]*entry),
 		nets64:  make(map[netip.Prefix]int),
 		past:    make(map[netip.Prefix]past),
+		none:    &more{common: true},
 		tokens:  banBurst,
 	}
 }
@@ -178,7 +196,7 @@ func (b *book) times(p netip.Prefix, now time.Time) int {
 
 // native reports whether a native ban stands, enforced or not.
 func (e *entry) native(now time.Time) bool {
-	return len(e.methods)+e.staged > 0 && (e.ban.Until.IsZero() || now.Before(e.ban.Until))
+	return (len(e.methods) > 0 || e.staging != nil) && (e.ban.Until.IsZero() || now.Before(e.ban.Until))
 }
 
 // covers reports whether a native ban stands that is at least what is asked for.
@@ -193,7 +211,7 @@ func (e *entry) covers(strength judge.Strength, evidence judge.Evidence, scope j
 // a dry run does not.
 func (e *entry) enforced() bool {
 	keeps := func(m *method) bool { return m.enforces(&e.ban) }
-	return slices.ContainsFunc(e.methods, keeps) || slices.ContainsFunc(e.taking, keeps)
+	return slices.ContainsFunc(e.methods, keeps) || e.staging != nil && slices.ContainsFunc(e.staging.taking, keeps)
 }
 
 // stands reports whether something other than a native ban keeps the host out.

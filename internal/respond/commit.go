@@ -46,16 +46,15 @@ func (r *Responder) stage(v *judge.Verdict, now time.Time, idle bool, o *Outcome
 	}
 	e := old
 	if e == nil {
-		e = &entry{ban: ban, host: v.Sighting.Src, index: -1}
+		e = &entry{ban: ban, host: v.Sighting.Src, index: -1, more: r.book.none}
 		r.book.add(e)
 	}
-	if e.staged == 0 {
-		was := e.ban
-		e.held = &was
+	if e.staging == nil {
+		e.staging = &staging{held: e.ban}
 	}
 	// The runner may hold a callback for an old entry: it stays the same one.
-	e.ban, e.length, e.taking = ban, v.Length, methods
-	e.staged++
+	e.ban, e.length, e.staging.taking = ban, v.Length, methods
+	e.staging.times++
 
 	actions := make([]Action, len(methods))
 	for i, m := range methods {
@@ -137,7 +136,7 @@ func (r *Responder) ask(ctx context.Context, m *method, now time.Time) {
 // holding what it held.
 func (r *Responder) committed(s *staged, now time.Time) {
 	e := s.e
-	e.staged--
+	e.staging.times--
 	took := s.methods
 	if slices.ContainsFunc(s.actions, func(a Action) bool { return a.Err != nil }) {
 		took = nil
@@ -151,18 +150,20 @@ func (r *Responder) committed(s *staged, now time.Time) {
 		for _, m := range e.methods {
 			switch asked := slices.Contains(s.methods, m); {
 			case !asked:
-				e.leaving = append(e.leaving, m)
+				e.own().leaving = append(e.leaving, m)
 			case !slices.Contains(took, m):
 				took = append(slices.Clip(took), m)
 			}
 		}
-		e.methods, *e.held = took, s.ban
-		e.leaving = slices.DeleteFunc(e.leaving, func(m *method) bool { return slices.Contains(took, m) })
+		e.methods, e.staging.held = took, s.ban
+		if len(e.leaving) > 0 {
+			e.leaving = slices.DeleteFunc(e.leaving, func(m *method) bool { return slices.Contains(took, m) })
+		}
 	}
-	if e.staged > 0 {
+	if e.staging.times > 0 {
 		return // it has been staged again since
 	}
-	e.taking, e.ban, e.held = nil, *e.held, nil
+	e.ban, e.staging = e.staging.held, nil
 	if len(e.methods)+len(e.leaving) == 0 && !e.stands() && !e.inFlight {
 		r.book.remove(e, now)
 		return

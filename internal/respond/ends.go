@@ -89,11 +89,11 @@ func (r *Responder) end(ctx context.Context, e *entry, now time.Time) {
 	if len(e.methods) > 0 {
 		for _, m := range e.methods {
 			if !m.Ends() {
-				e.leaving = append(e.leaving, m)
+				e.own().leaving = append(e.leaving, m)
 			}
 		}
 		e.methods = nil
-		if !r.plan.CommandUndo {
+		if !r.plan.CommandUndo && len(e.done) > 0 {
 			e.done = slices.DeleteFunc(e.done, func(s Step) bool { return s == StepCommand })
 		}
 	}
@@ -107,7 +107,8 @@ func (r *Responder) end(ctx context.Context, e *entry, now time.Time) {
 		return
 	}
 	if len(left) > 0 {
-		e.done, e.failed = left, nil
+		m := e.own()
+		m.done, m.failed = left, nil
 		e.ban.Until = time.Time{}
 		r.book.again(e, time.Time{})
 		return

@@ -35,7 +35,10 @@ func (r *Responder) Unban(ctx context.Context, a netip.Addr) ([]InForce, error) 
 		if len(steps) > 0 && !r.submitUndo(e, steps) {
 			return out, ErrBusy
 		}
-		e.methods, e.leaving, e.done = nil, nil, nil
+		e.methods = nil
+		if !e.common {
+			e.leaving, e.done = nil, nil
+		}
 		r.book.remove(e, now)
 		delete(r.book.past, e.ban.Prefix) // a person forgave it
 		if len(steps) == 0 {
@@ -94,7 +97,7 @@ func (r *Responder) relax(ctx context.Context, e *entry, now time.Time) error {
 	var failed error
 	for _, m := range e.methods {
 		if !m.Takes(&relaxed) {
-			e.leaving = append(e.leaving, m)
+			e.own().leaving = append(e.leaving, m)
 			continue
 		}
 		keep = append(keep, m)

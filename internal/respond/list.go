@@ -49,7 +49,10 @@ func (r *Responder) row(e *entry, now time.Time) InForce {
 	row := InForce{Ban: e.ban, Host: e.host, Steps: slices.Clone(e.done), Lasting: r.lasting(e.done)}
 	holders := e.leaving
 	if e.native(now) {
-		holders = slices.Concat(e.methods, e.taking, e.leaving)
+		holders = slices.Concat(e.methods, e.leaving)
+		if e.staging != nil {
+			holders = append(holders, e.staging.taking...)
+		}
 	}
 	for _, m := range holders {
 		if !slices.Contains(row.Methods, m.Name()) {

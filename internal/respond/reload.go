@@ -33,6 +33,9 @@ func (r *Responder) SetSteps(runner Runner, plan Plan) {
 	defer r.mu.Unlock()
 	r.runner, r.plan = runner, plan
 	for _, e := range r.book.entries {
+		if len(e.failed) == 0 {
+			continue
+		}
 		e.failed = slices.DeleteFunc(e.failed, func(s Step) bool {
 			return !slices.Contains(plan.Ban, s) && !slices.Contains(plan.Command, s)
 		})
@@ -72,8 +75,7 @@ func (r *Responder) restore(row *InForce, now time.Time) {
 		return
 	case e == nil:
 		e = &entry{
-			ban: b, decided: now.UnixNano(), host: host, expire: b.Until, listed: true, index: -1,
-			order: Order{Host: host, Port: b.Port, Proto: b.Proto, Evidence: uint8(b.Evidence)},
+			ban: b, decided: now.UnixNano(), host: host, expire: b.Until, listed: true, index: -1, more: r.book.none,
 		}
 		r.book.add(e)
 	default:
@@ -82,7 +84,14 @@ func (r *Responder) restore(row *InForce, now time.Time) {
 		r.book.schedule(e)
 	}
 	e.methods = union(e.methods, methods)
-	e.done = union(e.done, row.Steps)
+	if len(row.Steps) == 0 {
+		return
+	}
+	m := e.own()
+	m.done = union(m.done, row.Steps)
+	if !m.order.Host.IsValid() {
+		m.order = Order{Host: e.host, Port: e.ban.Port, Proto: e.ban.Proto, Evidence: uint8(e.ban.Evidence)}
+	}
 }
 
 // union is a with what b has besides.

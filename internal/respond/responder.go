@@ -150,10 +150,10 @@ func (r *Responder) Answer(v *judge.Verdict, kernelSays bool, later func(Outcome
 			o.Actions = append(o.Actions, Action{Step: steps[0], Host: v.Sighting.Src, Err: err})
 			return o, false
 		}
-		e = &entry{host: v.Sighting.Src, length: v.Length, ban: r.ban(v, now), index: -1}
+		e = &entry{host: v.Sighting.Src, length: v.Length, ban: r.ban(v, now), index: -1, more: r.book.none}
 		r.book.add(e)
 	}
-	e.order = Order{
+	e.own().order = Order{
 		Host: v.Sighting.Src, Port: v.Sighting.DstPort, Proto: v.Sighting.Proto, Kind: uint8(v.Sighting.Kind),
 		Flags: v.Sighting.Flags, Count: v.Sighting.Count, Evidence: uint8(v.Evidence),
 	}

@@ -15,7 +15,7 @@ func (r *Responder) submit(e *entry, steps []Step, before []Action, later func(O
 	if r.runner == nil {
 		return false, false
 	}
-	e.order.Steps = steps
+	e.own().order.Steps = steps
 	deferred = !e.blocks(time.Now()) && !r.runner.Busy()
 	if !deferred {
 		before = nil
@@ -30,7 +30,7 @@ func (r *Responder) submit(e *entry, steps []Step, before []Action, later func(O
 	e.inFlight = ok
 	if !ok {
 		r.stats.RefusedBusy++
-		e.failed = slices.Clone(steps) // not the plan's own: finished appends
+		e.own().failed = slices.Clone(steps) // not the plan's own: finished appends
 		if !e.native(time.Now()) && !e.stands() && len(e.leaving) == 0 {
 			r.book.remove(e, time.Now())
 		}
@@ -46,7 +46,7 @@ func (r *Responder) retry(e *entry, v *judge.Verdict, later func(Outcome)) (defe
 		return false
 	}
 	var steps []Step
-	steps, e.failed = e.failed, nil
+	steps, e.own().failed = e.failed, nil
 	ok, deferred := r.submit(e, steps, nil, later)
 	return ok && deferred
 }
@@ -64,12 +64,12 @@ func (r *Responder) finished(e *entry, before, actions []Action) Outcome {
 		switch {
 		case a.Err != nil:
 			r.stats.StepsFailed++
-			e.failed = append(e.failed, a.Step)
+			e.own().failed = append(e.failed, a.Step)
 		case a.Skipped && a.Step == StepHostsDeny:
 			e.foreign = true
 		case a.Skipped:
 		default:
-			e.done = append(e.done, a.Step)
+			e.own().done = append(e.done, a.Step)
 		}
 	}
 	// before is Commit's to write, so it is copied while it cannot.
@@ -107,7 +107,7 @@ func (r *Responder) late(e *entry, now time.Time) {
 		return
 	}
 	if other := r.book.entries[e.ban.Prefix]; other != nil {
-		other.done = union(other.done, e.done)
+		other.own().done = union(other.done, e.done)
 		return
 	}
 	e.ban.Until, e.expire = now, now
