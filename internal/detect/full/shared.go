@@ -45,10 +45,15 @@ func (e *Engine) Shared(members map[netip.Addr]uint64) []detect.Scan {
 		f.first, f.last = min(f.first, b.first), max(f.last, b.last)
 		f.score, f.tool = max(f.score, b.score), max(f.tool, b.tool)
 	}
-	out := make([]detect.Scan, len(all))
-	for i, f := range all {
-		f.fill(&out[i], e.o.Labels)
-		out[i].Direction, out[i].Found = detect.Distributed, f.last
+	out := make([]detect.Scan, 0, len(all))
+	for _, f := range all {
+		if f.failed < 2 {
+			continue // a neighbour, it may be, who got one thing wrong
+		}
+		var s detect.Scan
+		f.fill(&s, e.o.Labels)
+		s.Direction, s.Found = detect.Distributed, f.last
+		out = append(out, s)
 	}
 	return out
 }
