@@ -177,6 +177,18 @@ func (s *selfStage) banned(ctx context.Context, d *selfDaemon, trials []*selfTri
 	if err := s.wave(ctx, knocks); err != nil {
 		return err
 	}
+	// The kernel's rules may have begun a ban that is taken back a moment later.
+	knocks = nil
+	for _, t := range trials {
+		if t.Promise.Banned == cli.MustNot && !t.open.answered {
+			knocks = append(knocks, t.knocks(s)...)
+		}
+	}
+	if len(knocks) > 0 {
+		if err := s.wave(ctx, knocks); err != nil {
+			return err
+		}
+	}
 	for _, t := range trials {
 		switch {
 		case t.Promise.Banned == cli.Must:
