@@ -225,7 +225,7 @@ func (s *selfStage) named(p *selfProbe, mode config.Mode) (kind detect.Kind, sur
 		return detect.KindConnect, judge.E1, true
 	case mode == config.Connect: // half of a handshake reaches no trap socket
 		return detect.KindConnect, judge.E2, p.role == connector
-	case p.role == connector && s.c.VerifySource:
+	case p.role == connector && s.c.VerifySource && senses(s.c.Config):
 		return detect.KindConnect, judge.E2, true
 	case p.role == connector:
 		return detect.KindSYN, judge.E1, true

@@ -94,7 +94,7 @@ func TestBans(t *testing.T) {
 // where the kernel challenges.
 func TestVerified(t *testing.T) {
 	t.Parallel()
-	challenge := banning(map[string]string{"VERIFY_SOURCE": "1"})
+	challenge := banning(map[string]string{"VERIFY_SOURCE": "1", "CAPTURE": "auto"})
 	for name, path := range map[string]string{
 		"connect mode": write(t, banning(nil), "tcp udp"),
 		"challenge":    write(t, challenge, ""),
