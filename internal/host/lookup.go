@@ -146,10 +146,10 @@ func (l *Lookup) Use(q *Question) Use {
 	if use != Free || l.conntrack == nil {
 		return use
 	}
-	// Once a block of the ring: the packets behind it are older by then, and in a
-	// flood all of them are.
-	if young := settle - time.Duration(now-q.Time); young > 0 {
-		l.sleep(min(young, settle))
+	// The whole time, not what is left of it: then all that is in the ring by now is
+	// old enough, and this is done once a block and not for each packet of it.
+	if now-q.Time < int64(settle) {
+		l.sleep(settle)
 		now = time.Now().UnixNano()
 	}
 	if l.untracked(q.Time, now) {

@@ -16,7 +16,7 @@ const (
 	// blockTimeout, in milliseconds, is how long a block that is not full is
 	// held back. The kernel looks at that interval, so a lone packet waits for
 	// one to two of them.
-	blockTimeout = 8
+	blockTimeout = 10
 )
 
 // openSocket gives a cooked packet socket with a ring of blocks blocks that
