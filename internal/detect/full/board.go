@@ -167,14 +167,16 @@ type sent struct {
 }
 
 // label names the program that sends, by the newest packet of its that shows it.
-func (b *board) label(l detect.Labeler, now *detect.Header) {
+func (e *Engine) label(b *board, now *detect.Header) {
+	l := e.o.Labels
 	if l == nil {
 		return
 	}
 	var before *detect.Header
 	if b.has.is(known) {
 		o := &b.before
-		before = &detect.Header{
+		before = &e.before
+		*before = detect.Header{
 			Proto: now.Proto, Seq: o.seq, IPID: o.ipid, SrcPort: o.sport, DstPort: o.dport, Window: o.win, Flags: o.flags, TTL: o.ttl,
 		}
 		if o.dst != 0 {

@@ -68,7 +68,8 @@ type Engine struct {
 	decks  decks
 	found  findings
 	ticked int64
-	scan   detect.Scan // what Contact hands out
+	scan   detect.Scan   // what Contact hands out
+	before detect.Header // what a Labeler is shown, which would be allocated each time
 
 	contacts, scans, unscored, full atomic.Uint64
 }
@@ -92,7 +93,7 @@ func (e *Engine) Contact(c *detect.Contact) *detect.Scan {
 	flooded := e.flooded(c)
 	b := e.board(src, c, e.network(c.Dst))
 	tail := b.tail(c)
-	b.label(e.o.Labels, &c.Head)
+	e.label(b, &c.Head)
 	b.touch(c.Time)
 	t := thingOf(c, b.kindOf(c, e.found.has(src)), e.hash(c.Dst))
 	switch {

@@ -295,3 +295,18 @@ func TestTailsOfConnections(t *testing.T) {
 		}
 	}
 }
+
+func TestContactAllocatesNothing(t *testing.T) {
+	b := newBench(t, Options{Labels: named{}})
+	c := syn(scanner, host, 80, detect.Answered)
+	c.Spoke = true
+	b.see(c)
+	i := 0
+	if n := testing.AllocsPerRun(1000, func() {
+		i++
+		c.Time, c.DstPort = start+int64(i), uint16(i%4)
+		b.Contact(&c)
+	}); n != 0 {
+		t.Errorf("%v allocations a contact", n)
+	}
+}
