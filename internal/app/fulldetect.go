@@ -170,25 +170,32 @@ func (d *daemon) runFull(f *fullDetect) {
 // hearCrowd says what many sources do together, as long as packets come in.
 func (d *daemon) hearCrowd(f *fullDetect) {
 	d.capturing.start("crowd", func(ctx context.Context) error {
-		tick := time.NewTicker(tellEvery)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-f.over:
-				return nil
-			case now := <-tick.C:
-				sentences, members, count := f.news(now)
-				for _, said := range sentences {
-					d.log.Notice("adminalert: " + said)
-				}
-				if len(members) > 0 {
-					d.tellShared(members, count)
-				}
+		return f.each(ctx, tellEvery, func(now time.Time) {
+			sentences, members, count := f.news(now)
+			for _, said := range sentences {
+				d.log.Notice("adminalert: " + said)
 			}
-		}
+			if len(members) > 0 {
+				d.tellShared(members, count)
+			}
+		})
 	})
+}
+
+// each does something once a period until ctx ends or f is not in use any more.
+func (f *fullDetect) each(ctx context.Context, period time.Duration, do func(now time.Time)) error {
+	tick := time.NewTicker(period)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-f.over:
+			return nil
+		case now := <-tick.C:
+			do(now)
+		}
+	}
 }
 
 // tellShared writes down what members of sweeps have done.

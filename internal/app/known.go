@@ -126,7 +126,7 @@ func (p *past) Recall(a netip.Addr, now int64) (detect.Memory, bool) {
 func (p *past) Keep(a netip.Addr, m detect.Memory) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.going && p.long.Crowded() && m.First/int64(time.Minute) == m.Last/int64(time.Minute) {
+	if p.going && p.long.Displaces(m) {
 		return
 	}
 	p.long.Keep(a, m)
@@ -182,18 +182,7 @@ func (d *daemon) keepOn(f *fullDetect) {
 
 // keepKnown writes now and then what is known of sources, as long as f is in use.
 func (d *daemon) keepKnown(ctx context.Context, f *fullDetect) error {
-	tick := time.NewTicker(keepEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-f.over:
-			return nil
-		case <-tick.C:
-			d.keepOn(f)
-		}
-	}
+	return f.each(ctx, keepEvery, func(time.Time) { d.keepOn(f) })
 }
 
 // closeFullDetect keeps what is known for the next run. No packets come in any more.

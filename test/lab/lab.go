@@ -64,6 +64,19 @@ func NeedRoot(t *testing.T) {
 	}
 }
 
+// NeedProgram skips a test without the program of a Debian package; in CI that is a
+// failure.
+func NeedProgram(t *testing.T, program, debianPackage string) {
+	t.Helper()
+	if _, err := exec.LookPath(program); err == nil {
+		return
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatalf("needs %s (Debian package %s)", program, debianPackage)
+	}
+	t.Skipf("needs %s (Debian package %s)", program, debianPackage)
+}
+
 // Space makes one more namespace.
 func (l *Lab) Space(t *testing.T) *pktgen.NS {
 	t.Helper()

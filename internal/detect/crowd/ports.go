@@ -129,7 +129,7 @@ func (t *ports) suspect(c *Crowd, a *about) {
 		if w.port != nil {
 			continue
 		}
-		n := estimate(p.now | p.before)
+		n := min(estimate(p.now|p.before), int(p.total)) // each came with a packet
 		*w = worm{port: p, notice: Notice{What: Worm, First: a.ct.Time, Last: a.ct.Time, Packets: uint64(p.total), Sources: n,
 			Proto: a.ct.Proto, Port: a.ct.DstPort,
 			Reason: fmt.Sprintf("a worm or a botnet asks for port %d: %d sources within two hours, once each", a.ct.DstPort, n)}}

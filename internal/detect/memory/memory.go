@@ -192,6 +192,12 @@ func (l *Long) probation(h uint64, n note) {
 // somebody out.
 func (l *Long) Crowded() bool { return l.table.once >= l.table.max*slots/4 }
 
+// Displaces reports whether to keep m would push another on probation out.
+func (l *Long) Displaces(m detect.Memory) bool {
+	n := noteOf(m)
+	return n.once() && l.Crowded()
+}
+
 // Stats is read by the goroutine that calls Keep.
 func (l *Long) Stats() Stats {
 	s := l.stats

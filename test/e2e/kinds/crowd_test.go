@@ -3,11 +3,13 @@ package kinds_test
 import (
 	"slices"
 	"testing"
+
+	"portsentry/test/lab"
 )
 
 // nmap -D sends each probe in ten names: one campaign of ten, with the scanner in it.
 func TestDecoys(t *testing.T) {
-	needsNmap(t)
+	lab.NeedProgram(t, "nmap", "nmap")
 	t.Parallel()
 	for _, r := range []struct {
 		name, args string
@@ -47,7 +49,7 @@ func TestDecoys(t *testing.T) {
 
 // Of ten names the one that goes on to hear what speaks at the open ports is real.
 func TestDecoysUnveiled(t *testing.T) {
-	needsNmap(t)
+	lab.NeedProgram(t, "nmap", "nmap")
 	t.Parallel()
 	s := newStage(t)
 	s.command(s.scanner, words("timeout 60 nmap -n -Pn -sS -sV --version-light -D RND:9,ME -p20-60 "+host4)...)

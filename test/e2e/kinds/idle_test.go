@@ -119,7 +119,7 @@ func (y *eye) haunt(out map[netip.Addr]*pktgen.Sender, stop *atomic.Bool) error 
 // An idle scan is the zombie's as far as its target can see. The zombie sees that
 // somebody watches it.
 func TestIdle(t *testing.T) {
-	needsNmap(t)
+	lab.NeedProgram(t, "nmap", "nmap")
 	t.Parallel()
 	s := newIdle(t)
 	said := s.command(s.scanner, words("timeout 60 nmap -n -Pn -sI 10.77.0.3 -p20-40 "+host4)...)
@@ -138,7 +138,7 @@ func TestIdle(t *testing.T) {
 
 // A zombie that is a Linux host is no use to nmap, and sees the attempt.
 func TestIdleAttempt(t *testing.T) {
-	needsNmap(t)
+	lab.NeedProgram(t, "nmap", "nmap")
 	t.Parallel()
 	s := newStage(t)
 	s.settle()

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"portsentry/test/lab"
 )
 
 // scan is what is to be said of one kind of probe.
@@ -139,7 +141,7 @@ func TestSlow(t *testing.T) {
 func (r run) check(s *stage) {
 	t := s.t
 	t.Helper()
-	needsNmap(t)
+	lab.NeedProgram(t, "nmap", "nmap")
 	if slices.Contains(r.args, area.String()) {
 		s.settle()
 	}

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -54,18 +53,6 @@ func check(t *testing.T, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-// needsNmap skips a test without nmap; in CI that is a failure.
-func needsNmap(t *testing.T) {
-	t.Helper()
-	if _, err := exec.LookPath("nmap"); err == nil {
-		return
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatal("needs nmap (Debian package nmap)")
-	}
-	t.Skip("needs nmap (Debian package nmap)")
 }
 
 func newStage(t *testing.T) *stage {

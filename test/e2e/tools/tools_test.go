@@ -96,7 +96,7 @@ func TestRealTools(t *testing.T) {
 		hping("--scan", 22, "-S", "--scan", "60-81"),
 	} {
 		t.Run(r.name, func(t *testing.T) {
-			needs(t, r.program, r.pkg)
+			lab.NeedProgram(t, r.program, r.pkg)
 			t.Parallel()
 			w := newWire(t)
 			named(t, w.run(r.args(w)...), r.tool, r.runs, r.least, r.nameless)
@@ -108,7 +108,7 @@ func TestRealTools(t *testing.T) {
 		zmap("UDP", "-M", "udp", "-p", "53", "--probe-args=text:abc"),
 	} {
 		t.Run(r.name, func(t *testing.T) {
-			needs(t, r.program, r.pkg)
+			lab.NeedProgram(t, r.program, r.pkg)
 			t.Parallel()
 			w := newWire(t)
 			if v := w.version("zmap"); !slices.ContainsFunc([]string{"2.", "3.", "4.0"}, func(old string) bool { return strings.HasPrefix(v, old) }) {
@@ -155,7 +155,7 @@ func (w *wire) version(program string) string {
 
 // Two starts of nmap are two runs.
 func TestRunsDiffer(t *testing.T) {
-	needs(t, "nmap", "nmap")
+	lab.NeedProgram(t, "nmap", "nmap")
 	t.Parallel()
 	w := newWire(t)
 	set, err := tools.Load()

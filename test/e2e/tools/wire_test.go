@@ -5,8 +5,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"os"
-	"os/exec"
 	"testing"
 	"time"
 
@@ -29,18 +27,6 @@ type wire struct {
 	t             *testing.T
 	scanner, host *pktgen.End
 	socket        int // of AF_PACKET, nonblocking
-}
-
-// needs skips a test without the program; in CI that is a failure.
-func needs(t *testing.T, program, debianPackage string) {
-	t.Helper()
-	if _, err := exec.LookPath(program); err == nil {
-		return
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("needs %s (Debian package %s)", program, debianPackage)
-	}
-	t.Skipf("needs %s (Debian package %s)", program, debianPackage)
 }
 
 func newWire(t *testing.T) *wire {
