@@ -80,7 +80,8 @@ var given = map[string]map[string]func(*stage){
 			lab.Wait(s.t, soon, "a line in the blocked file", listed)
 		},
 		"sudo nft list table inet portsentry": (*stage).ban,
-		"sudo rm -rf /sys/fs/bpf/portsentry":  func(s *stage) { s.must("systemctl stop portsentry") }, // or it puts it there again
+		// A daemon that runs puts both there again.
+		"sudo nft delete table inet portsentry": func(s *stage) { s.must("systemctl stop portsentry") },
 		"ip route show proto 112": func(s *stage) {
 			s.serve(`BLOCK_TCP="0"`, `BLOCK_TCP="1"`, `BLOCK_METHOD="auto"`, `BLOCK_METHOD="route"`)
 			s.ban()

@@ -138,6 +138,7 @@ func signatures() []signed {
 			near: near(unDF, options, window, func(h *header) { h.SrcPort++ }, func(h *header) { h.SrcPort -= 16 }, func(h *header) { h.SrcPort -= 17 })},
 		{name: "nmap -O, datagram", now: header{Dst: here4, Proto: decode.ProtoUDP, SrcPort: 40000, DstPort: 31000, PayloadLen: 300, IPID: 4162, TTL: 47}, tool: "nmap", noRun: true,
 			near: near(unDF, newID, newTTL, func(h *header) { h.PayloadLen++ })},
+		{name: "nmap -O, datagram of the next host", now: header{Dst: here4, Proto: decode.ProtoUDP, SrcPort: 40000, DstPort: 31000, PayloadLen: 300, IPID: 4162, TTL: 64}, tool: "nmap", noRun: true},
 	}
 	for i, p := range []struct {
 		flags, window uint16
