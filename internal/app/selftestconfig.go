@@ -37,6 +37,7 @@ func tryOut(c *config.Config, dir string) (*tryout, error) {
 	keys := map[string]string{
 		"LOG_FORMAT": string(config.LogJSON), "RESOLVE_HOST": "0", "INTERFACES": "",
 		"IGNORE_FILE": c.IgnoreFile, "HISTORY_FILE": "", "BLOCKED_FILE": "", "SOURCES_FILE": "",
+		"DATABASE_FILE": "", "METRICS_LISTEN": "",
 	}
 	if c.HistoryFile != "" {
 		keys["HISTORY_FILE"] = filepath.Join(dir, "history")

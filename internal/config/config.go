@@ -86,12 +86,19 @@ type Config struct {
 
 	IgnoreFile, HistoryFile, BlockedFile, SourcesFile string
 
+	DatabaseFile string        // "": what happened is kept in memory alone
+	DatabaseKeep time.Duration // what is older is forgotten
+	DatabaseSize int           // MiB that it takes at most
+	GeoFiles     []string      // databases of countries and autonomous systems, for the ignore file
+
 	ResolveHost        bool
 	BlockTCP, BlockUDP Block
 	BlockMethods       []Method // in the order of the file; empty: none, which itself is never in it
 	BlockEvidence      BlockEvidence
 	BanTime            time.Duration
 	BanTimeUnverified  time.Duration
+	BanTimeFactor      int           // each ban of a prefix is this much longer than the one before
+	BanTimeMax         time.Duration // up to this
 
 	KillRoute, KillRoute6, KillRouteUndo string
 	KillHostsDeny                        string
@@ -107,6 +114,8 @@ type Config struct {
 	Capture    CaptureMethod
 	Interfaces []string // empty: every interface that holds an address of ours
 	LogFormat  LogFormat
+
+	MetricsListen string // address and port, or the path of a socket; "": nowhere
 
 	// Modes and Dialect do not come from this file (WithModes). Until they are
 	// said, both protocols are watched in stealth mode.

@@ -116,6 +116,24 @@ The file must be root's and lie where only root may write. Else it is read once,
 		Brief: "what is remembered of sources, for SCAN_DETECT=full",
 		Text:  `Written every ten minutes and when portsentry ends, and read when it starts, so that a restart is no amnesty for who scans one port a day. It has no addresses in it, only keyed hashes, and is 32 MiB at most. Not set, that is forgotten at the end. A file that is there and is none of these is left alone.`,
 	}, {
+		Key: "DATABASE_FILE", Group: group, Since: "3.0", Values: pathValues,
+		Brief: "bans with their history, sources, and what was seen of them",
+		Text: `What why, events, sources and report answer from, and what bans are put back from after a reboot. Not set, or where it cannot be written, all that is kept in memory until portsentry ends, and a reboot ends bans.
+
+A file that is damaged is set aside under another name, and a new one is begun.`,
+	}, {
+		Key: "DATABASE_KEEP", Group: group, Since: "3.0", Values: timeValues,
+		Brief: "how long the database keeps what happened",
+		Text:  `Bans that are in force stay.`,
+	}, {
+		Key: "DATABASE_SIZE", Group: group, Since: "3.0", Values: "a number of MiB from 8 to 65536",
+		Brief: "how large the database may become",
+		Text:  `What is oldest goes first. Bans that are in force stay.`,
+	}, {
+		Key: "GEO_FILES", Group: group, Since: "3.0", Values: "paths, commas between",
+		Brief: "databases of countries and networks, for the ignore file",
+		Text:  `Files of the MaxMind DB format (.mmdb), which are not ours to ship. With one that knows countries the ignore file may have lines such as country:IS, with one that knows autonomous systems AS64496. A file is read again when it has changed.`,
+	}, {
 		Key: "RESOLVE_HOST", Group: group, Since: "1.x", Values: flagValues,
 		Brief: "look up the names of scanners",
 		Text: `1 asks the resolver for the name of a scanner and writes it where the log lines have a place for it. Nothing is decided by a name, and no packet waits for one.
@@ -125,6 +143,10 @@ Whoever owns an address also chooses the name it gives, and the question tells h
 		Key: "LOG_FORMAT", Group: group, Since: "3.0", Values: "2.x, 1.x or json",
 		Brief: "the form of the log lines",
 		Text:  `The lines of PortSentry 2.x or 1.x, to the letter, as log watchers know them, or one JSON object a line. Not set, it is 1.x when started with a flag of 1.x, else 2.x.`,
+	}, {
+		Key: "METRICS_LISTEN", Group: group, Since: "3.0", Values: "an address with a port, or the path of a socket",
+		Brief: "where Prometheus may ask for metrics",
+		Text:  `GET /metrics there gives the counters, GET /healthz says whether all is well. Nobody is asked who he is: give an address that only those can reach who may know, such as 127.0.0.1:9797. Not set, nothing listens.`,
 	}}
 }
 

@@ -2,6 +2,8 @@ package config
 
 import (
 	"fmt"
+	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -31,8 +33,13 @@ func settings(c *Config) []setting {
 		pathKey("HISTORY_FILE", &c.HistoryFile),
 		pathKey("BLOCKED_FILE", &c.BlockedFile),
 		pathKey("SOURCES_FILE", &c.SourcesFile),
+		pathKey("DATABASE_FILE", &c.DatabaseFile),
+		durationKey("DATABASE_KEEP", &c.DatabaseKeep, "12w", ""),
+		sizeKey("DATABASE_SIZE", &c.DatabaseSize, 8, 65536, 256),
+		pathsKey("GEO_FILES", &c.GeoFiles),
 		flagKey("RESOLVE_HOST", &c.ResolveHost),
 		wordKey("LOG_FORMAT", &c.LogFormat, Log2x, Log1x, LogJSON),
+		listenKey("METRICS_LISTEN", &c.MetricsListen),
 
 		wordKey("SCAN_DETECT", &c.ScanDetect, DetectTraps, DetectFull),
 		numberKey("SCAN_TRIGGER", &c.ScanTrigger),
@@ -45,6 +52,8 @@ func settings(c *Config) []setting {
 		flagKey("VERIFY_SOURCE", &c.VerifySource),
 		durationKey("BAN_TIME", &c.BanTime, "1h", ""),
 		durationKey("BAN_TIME_UNVERIFIED", &c.BanTimeUnverified, "10m", ""),
+		sizeKey("BAN_TIME_FACTOR", &c.BanTimeFactor, 1, 100, 2),
+		durationKey("BAN_TIME_MAX", &c.BanTimeMax, "1w", ""),
 
 		templateKey("KILL_ROUTE", &c.KillRoute, true),
 		templateKey("KILL_ROUTE6", &c.KillRoute6, true),
@@ -80,6 +89,13 @@ func advancedKey(key string, to *int) setting {
 func numberKey(key string, to *int) setting {
 	return setting{key, "0", func(v string) []string {
 		return readNumber(v, 0, 1<<31-1, "", to)
+	}, func() string { return showNumber(*to, -1) }}
+}
+
+// sizeKey is a whole number from least to most.
+func sizeKey(key string, to *int, least, most, def int) setting {
+	return setting{key, strconv.Itoa(def), func(v string) []string {
+		return readNumber(v, least, most, "", to)
 	}, func() string { return showNumber(*to, -1) }}
 }
 
@@ -203,6 +219,38 @@ func pathKey(key string, to *string) setting {
 		return text(v)
 	}
 	return s
+}
+
+// pathsKey is paths with commas between.
+func pathsKey(key string, to *[]string) setting {
+	return setting{key, "", func(v string) []string {
+		var paths []string
+		for one := range strings.SplitSeq(v, ",") {
+			var path string
+			if problems := pathKey(key, &path).read(strings.Trim(one, blanks)); problems != nil {
+				return problems
+			}
+			if path != "" {
+				paths = append(paths, path)
+			}
+		}
+		*to = paths
+		return nil
+	}, func() string { return strings.Join(*to, ",") }}
+}
+
+// listenKey is the address and port of a listener, or the path of its socket.
+func listenKey(key string, to *string) setting {
+	return setting{key, "", func(v string) []string {
+		v = strings.Trim(v, blanks)
+		if !strings.HasPrefix(v, "/") {
+			if _, err := netip.ParseAddrPort(v); err != nil {
+				return []string{quoted(v) + ": no address with a port, such as 127.0.0.1:9797 or [::1]:9797, nor the path of a socket"}
+			}
+		}
+		*to = v
+		return nil
+	}, func() string { return *to }}
 }
 
 func templateKey(key string, to *string, target bool) setting {

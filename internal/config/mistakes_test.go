@@ -81,6 +81,9 @@ func TestMistakes(t *testing.T) {
 		{`CAPTURE="pcap"`, `f:2: CAPTURE: "pcap": must be auto, xdp or afpacket`},
 		{`LOG_FORMAT="2"`, `f:2: LOG_FORMAT: "2": must be 2.x, 1.x or json; did you mean 2.x?`},
 		{`BAN_TIME="1 hour"`, `f:2: BAN_TIME: "1 hour": no length of time; write it like 90s, 10m, 1h30m, 1d or 2w`},
+		{`BAN_TIME_FACTOR="0"`, `f:2: BAN_TIME_FACTOR: "0": must be a whole number from 1 to 100`},
+		{`DATABASE_SIZE="4G"`, `f:2: DATABASE_SIZE: "4G": must be a whole number from 8 to 65536`},
+		{`METRICS_LISTEN="9797"`, `f:2: METRICS_LISTEN: "9797": no address with a port, such as 127.0.0.1:9797 or [::1]:9797, nor the path of a socket`},
 		{`BAN_TIME="0"`, `f:2: BAN_TIME: "0": must be from 1s to 366d`},
 		{`SCAN_TRIGGER_WINDOW="0"`, `f:2: SCAN_TRIGGER_WINDOW: "0": must be from 1s to 366d; leave it empty for "for ever"`},
 		{`INTERFACES="eth0,averyveryverylongname,a/b,ALL"`, "f:2: INTERFACES: averyveryverylongname is no interface name: 21 bytes (15 at most)\n" +

@@ -80,6 +80,7 @@ func TestFilesOfOld(t *testing.T) {
 		IgnoreFile: "/etc/portsentry/portsentry.ignore",
 		Modes:      Modes{Stealth, Stealth}, BlockEvidence: EvidenceAny,
 		BanTime: time.Hour, BanTimeUnverified: 10 * time.Minute,
+		BanTimeFactor: 2, BanTimeMax: week, DatabaseKeep: 12 * week, DatabaseSize: 256,
 		Capture: CaptureAuto, LogFormat: Log2x, ScanDetect: DetectTraps,
 	}
 	debian, plain, all := common, common, common
@@ -189,6 +190,13 @@ BLOCK_METHOD = "nftables, route"
 BLOCK_EVIDENCE = "verified"
 BAN_TIME = "366d"
 BAN_TIME_UNVERIFIED = "90"
+BAN_TIME_FACTOR = " 3 "
+BAN_TIME_MAX = "4w"
+DATABASE_FILE = "/var/lib/db"
+DATABASE_KEEP = "1d"
+DATABASE_SIZE = "8"
+GEO_FILES = "/a.mmdb, /b c.mmdb,"
+METRICS_LISTEN = "[::1]:9797"
 KILL_ROUTE6 = "ip -6 route add blackhole $TARGET$"
 KILL_ROUTE_UNDO = "ip -$FAMILY$ route del blackhole $TARGET$"
 KILL_RUN_CMD = "x $TARGET$ $PORT$ $MODE$ $PROTO$ $DIRECTION$ $KIND$ $COUNT$ $EVIDENCE$ $FAMILY$ $$ $HOME $A$B ${C}$D \%c #'"
@@ -203,8 +211,10 @@ PORT_BANNER = " grüße, # no comment "
 		Interfaces: []string{"eth0", "wg0", "br-lan.12"}, Capture: CaptureAFPacket, LogFormat: LogJSON,
 		ScanDetect: DetectFull, ScanTrigger: 1<<31 - 1, ScanTriggerWindow: 24 * time.Hour,
 		BlockTCP: BlockBan, BlockUDP: BlockCommand, Modes: Modes{Stealth, Stealth}, BlockMethods: []Method{MethodNftables, MethodRoute}, BlockEvidence: EvidenceVerified,
-		BanTime: 366 * 24 * time.Hour, BanTimeUnverified: 90 * time.Second,
-		KillRoute6: "ip -6 route add blackhole $TARGET$", KillRouteUndo: "ip -$FAMILY$ route del blackhole $TARGET$",
+		BanTime: 366 * 24 * time.Hour, BanTimeUnverified: 90 * time.Second, BanTimeFactor: 3, BanTimeMax: 4 * week,
+		DatabaseFile: "/var/lib/db", DatabaseKeep: 24 * time.Hour, DatabaseSize: 8, GeoFiles: []string{"/a.mmdb", "/b c.mmdb"},
+		MetricsListen: "[::1]:9797",
+		KillRoute6:    "ip -6 route add blackhole $TARGET$", KillRouteUndo: "ip -$FAMILY$ route del blackhole $TARGET$",
 		KillRunCmd:     `x $TARGET$ $PORT$ $MODE$ $PROTO$ $DIRECTION$ $KIND$ $COUNT$ $EVIDENCE$ $FAMILY$ $$ $HOME $A$B ${C}$D \%c #'`,
 		KillRunCmdUndo: "y\tz", KillRunCmdFirst: true, ResolveHost: true, PortBanner: " grüße, # no comment ",
 	}
@@ -247,6 +257,8 @@ func TestDurations(t *testing.T) {
 	}
 }
 
+const week = 7 * 24 * time.Hour
+
 func TestEffective(t *testing.T) {
 	c := mustParse(t, "TCP_PORTS=\"3,1,2\"\n\nBAN_TIME=\"90m\"\nBLOCKED_FILE=\"\"\n")
 	const want = `# watched: 3 TCP ports (stealth), UDP not at all
@@ -262,8 +274,13 @@ IGNORE_FILE="" # default
 HISTORY_FILE="" # default
 BLOCKED_FILE="" # default
 SOURCES_FILE="" # default
+DATABASE_FILE="" # default
+DATABASE_KEEP="12w" # default
+DATABASE_SIZE="256" # default
+GEO_FILES="" # default
 RESOLVE_HOST="0" # default
 LOG_FORMAT="2.x" # default
+METRICS_LISTEN="" # default
 SCAN_DETECT="traps" # default
 SCAN_TRIGGER="0" # default
 SCAN_TRIGGER_WINDOW="" # default
@@ -274,6 +291,8 @@ BLOCK_EVIDENCE="any" # default
 VERIFY_SOURCE="0" # default
 BAN_TIME="1h30m" # line 3
 BAN_TIME_UNVERIFIED="10m" # default
+BAN_TIME_FACTOR="2" # default
+BAN_TIME_MAX="1w" # default
 KILL_ROUTE="" # default
 KILL_ROUTE6="" # default
 KILL_ROUTE_UNDO="" # default

@@ -12,13 +12,19 @@ const DefaultSocket = "/run/portsentry/portsentry.sock"
 // Group is the group whose members may ask beside root, where it exists.
 const Group = "portsentry"
 
-// Paths of the control socket's HTTP interface, version 1: GET the first two,
-// DELETE PathBans + "/" + address, PUT PathModes with the fields of a Join as
-// its query (root alone).
+// Paths of the control socket's HTTP interface, version 1. docs/openapi.yaml has
+// the methods, queries and answers of each.
 const (
-	PathStatus = "/v1/status"
-	PathBans   = "/v1/bans"
-	PathModes  = "/v1/modes"
+	PathStatus  = "/v1/status"
+	PathHealth  = "/v1/health"
+	PathBans    = "/v1/bans" // and PathBans + "/" + address or prefix
+	PathModes   = "/v1/modes"
+	PathEvents  = "/v1/events"
+	PathSources = "/v1/sources"
+	PathWhy     = "/v1/why" // and "/" + address
+	PathReport  = "/v1/report"
+	PathReload  = "/v1/reload"
+	PathPending = "/v1/pending" // and "/" + number
 )
 
 // Join is what a second start with a flag of 1.x asks of the daemon that runs:
