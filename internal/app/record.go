@@ -191,7 +191,7 @@ func (r *recorder) Began(b respond.Ban, host netip.Addr) {
 }
 
 // Ended takes a ban off the blocked files; for respond.Ledger.
-func (r *recorder) Ended(_ respond.Ban, host netip.Addr, undone []respond.Action) {
+func (r *recorder) Ended(_ respond.Ban, host netip.Addr, _ respond.End, undone []respond.Action) {
 	remove := func(string) {
 		for _, f := range r.lists.each() {
 			f.Remove(host)

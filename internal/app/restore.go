@@ -148,7 +148,7 @@ func remember(b *respond.Ban, e textfile.BlockedEntry, now time.Time, c *config.
 // blocked file: that is how access has been restored since 1998.
 func (d *daemon) liftEdited(ctx context.Context) {
 	for host, file := range d.record.sync() {
-		rows, err := d.responder.Unban(ctx, host)
+		rows, err := d.responder.Unban(ctx, host, respond.End{Ending: respond.Lifted, By: "blocked file"})
 		if err != nil {
 			d.problems.set("lift", fmt.Sprintf("%s was taken out of %s, but is still banned: %v", host, file, err))
 			continue

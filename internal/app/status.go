@@ -251,7 +251,7 @@ func (d *daemon) Unban(ctx context.Context, who view.Caller, a netip.Addr) ([]vi
 		return nil, err
 	}
 	defer done()
-	lifted, err := d.responder.Unban(ctx, a)
+	lifted, err := d.responder.Unban(ctx, a, respond.End{Ending: respond.Lifted, By: fmt.Sprintf("uid %d", who.UID)})
 	if back := d.takeBack(ctx, a); back != nil {
 		err = errors.Join(err, fmt.Errorf("take back a provisional ban: %w", back))
 	}

@@ -102,7 +102,7 @@ func (r *Responder) end(ctx context.Context, e *entry, now time.Time) {
 		return
 	}
 	left, steps := r.lasting(e.done), r.undo(e)
-	if len(steps) > 0 && !r.submitUndo(e, steps) {
+	if len(steps) > 0 && !r.submitUndo(e, steps, End{}) {
 		r.book.again(e, now.Add(time.Second))
 		return
 	}
@@ -115,7 +115,7 @@ func (r *Responder) end(ctx context.Context, e *entry, now time.Time) {
 	}
 	r.book.remove(e, now)
 	if len(steps) == 0 {
-		r.ended(e)
+		r.ended(e, End{})
 	}
 }
 
@@ -163,19 +163,19 @@ func (r *Responder) settle(e *entry, now time.Time) {
 		return
 	}
 	r.book.remove(e, now)
-	r.ended(e)
+	r.ended(e, End{})
 }
 
 // ended tells the ledger of the end of what it was told the beginning of.
-func (r *Responder) ended(e *entry) {
+func (r *Responder) ended(e *entry, end End) {
 	if e.listed {
-		r.ledger.Ended(e.ban, e.host, nil)
+		r.ledger.Ended(e.ban, e.host, end, nil)
 	}
 }
 
 // submitUndo hands the runner the steps that undo those of e. The ledger hears
 // of it when they have ended.
-func (r *Responder) submitUndo(e *entry, steps []Step) bool {
+func (r *Responder) submitUndo(e *entry, steps []Step, end End) bool {
 	if len(steps) == 0 {
 		return true
 	}
@@ -190,6 +190,6 @@ func (r *Responder) submitUndo(e *entry, steps []Step) bool {
 				r.stats.StepsFailed++
 			}
 		}
-		r.ledger.Ended(ban, host, actions)
+		r.ledger.Ended(ban, host, end, actions)
 	})
 }

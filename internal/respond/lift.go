@@ -13,7 +13,7 @@ import (
 // Unban lifts the ban of a, and that of the /64 it lies in, at once, and says
 // what was in force. What the owner's steps began is undone by the runner; the
 // ledger hears of it.
-func (r *Responder) Unban(ctx context.Context, a netip.Addr) ([]InForce, error) {
+func (r *Responder) Unban(ctx context.Context, a netip.Addr, end End) ([]InForce, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.commit(ctx)
@@ -32,7 +32,7 @@ func (r *Responder) Unban(ctx context.Context, a netip.Addr) ([]InForce, error) 
 			}
 		}
 		steps := r.undo(e)
-		if len(steps) > 0 && !r.submitUndo(e, steps) {
+		if len(steps) > 0 && !r.submitUndo(e, steps, end) {
 			return out, ErrBusy
 		}
 		e.methods = nil
@@ -42,7 +42,7 @@ func (r *Responder) Unban(ctx context.Context, a netip.Addr) ([]InForce, error) 
 		r.book.remove(e, now)
 		delete(r.book.past, e.ban.Prefix) // a person forgave it
 		if len(steps) == 0 {
-			r.ended(e)
+			r.ended(e, end)
 		}
 		out = append(out, row)
 	}
@@ -63,7 +63,7 @@ func (r *Responder) Spare(ctx context.Context, spared func(netip.Prefix) bool) (
 	var out []InForce
 	var errs []error
 	for _, p := range prefixes {
-		rows, err := r.Unban(ctx, p.Addr())
+		rows, err := r.Unban(ctx, p.Addr(), End{Ending: Spared})
 		out, errs = append(out, rows...), append(errs, err)
 	}
 	return out, errors.Join(errs...)

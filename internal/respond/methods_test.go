@@ -108,7 +108,7 @@ func TestOnlyThoseThatTakeTheBan(t *testing.T) {
 	if o, _ := answer(r, v, false, never(t)); len(o.Actions) != 2 || !slices.Equal(names(r), []string{"fine", "rough"}) {
 		t.Errorf("soft: %+v, held by %v", o, names(r))
 	}
-	if _, err := r.Unban(t.Context(), v.Sighting.Src); err != nil || len(fine.held())+len(rough.held()) > 0 {
+	if _, err := r.Unban(t.Context(), v.Sighting.Src, End{}); err != nil || len(fine.held())+len(rough.held()) > 0 {
 		t.Errorf("lifted: %v, %v, %v", err, fine.held(), rough.held())
 	}
 }
@@ -148,7 +148,7 @@ func TestOneMethodFails(t *testing.T) {
 			t.Errorf("at once after the failure: %+v, asked %d times", o, bad.n)
 		}
 		bad.stuck = 1
-		if _, err := r.Unban(t.Context(), v.Sighting.Src); err != nil {
+		if _, err := r.Unban(t.Context(), v.Sighting.Src, End{}); err != nil {
 			t.Errorf("the method that failed was asked to lift the ban: %v", err)
 		}
 		time.Sleep(time.Second)
@@ -171,7 +171,7 @@ func TestReplacementRefused(t *testing.T) {
 		t.Errorf("%+v; the book has %+v", o, rows)
 	}
 	w.err = nil
-	if _, err := r.Unban(t.Context(), v.Sighting.Src); err != nil || len(w.held()) != 0 {
+	if _, err := r.Unban(t.Context(), v.Sighting.Src, End{}); err != nil || len(w.held()) != 0 {
 		t.Errorf("lifted: %v, left %v", err, w.held())
 	}
 }
@@ -331,7 +331,7 @@ func TestBetweenAnswerAndCommit(t *testing.T) {
 		r := New([]Method{w}, nil, Plan{}, l)
 		v := verdict(scanner, judge.Soft, config.BlockBan)
 		r.Answer(v, false, never(t))
-		if lifted, err := r.Unban(t.Context(), v.Sighting.Src); len(lifted) != 1 || err != nil {
+		if lifted, err := r.Unban(t.Context(), v.Sighting.Src, End{}); len(lifted) != 1 || err != nil {
 			t.Errorf("lifted %v, %v", lifted, err)
 		}
 		if r.Commit(t.Context()); len(w.held()) != 0 || len(r.List()) != 0 || len(l.began) != 1 || len(l.ended) != 1 {
@@ -452,7 +452,7 @@ func TestAllAtOnce(t *testing.T) {
 	})
 	each(300, func(i int) { r.SetMethods([]Method{all[i%4], all[(i+1)%4]}) })
 	each(300, func(i int) { r.SetSteps(nil, Plan{}) })
-	each(1000, func(i int) { r.Unban(ctx, addr(2*i)) })
+	each(1000, func(i int) { r.Unban(ctx, addr(2*i), End{}) })
 	each(1000, func(i int) { r.Relax(ctx, []netip.Addr{addr(i * 3)}) })
 	each(1000, func(i int) { r.Dropped(addr(i), judge.Nothing, judge.E1, judge.TCPOnly, time.Now().UnixNano()) })
 	each(100, func(int) { r.List(); r.Count(); r.Stats(); r.Plan() })
@@ -526,7 +526,7 @@ func TestCounters(t *testing.T) {
 	for _, row := range rows {
 		check(row)
 	}
-	lifted, err := r.Unban(t.Context(), netip.MustParseAddr("203.0.113.9"))
+	lifted, err := r.Unban(t.Context(), netip.MustParseAddr("203.0.113.9"), End{})
 	if err != nil || len(lifted) != 1 {
 		t.Fatalf("%d lifted, %v", len(lifted), err)
 	}

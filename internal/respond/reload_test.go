@@ -30,7 +30,7 @@ func TestSetMethods(t *testing.T) {
 		if o, _ := answer(r, one, false, never(t)); !o.Already || len(next.held()) != 0 {
 			t.Errorf("a standing ban: %+v", o)
 		}
-		if _, err := r.Unban(t.Context(), two.Sighting.Src); err != nil || len(old.held()) != 2 {
+		if _, err := r.Unban(t.Context(), two.Sighting.Src, End{}); err != nil || len(old.held()) != 2 {
 			t.Errorf("lifted: %v, old holds %v", err, old.held())
 		}
 		three.Strength = judge.Full
@@ -60,7 +60,7 @@ func TestSetMethodsOfTheSameName(t *testing.T) {
 	if o, _ := answer(r, one, false, never(t)); !o.Blocked || len(second.held()) != 2 {
 		t.Errorf("replaced: %+v, the kernel holds %v", o, second.held())
 	}
-	if _, err := r.Unban(t.Context(), two.Sighting.Src); err != nil || len(second.held()) != 1 {
+	if _, err := r.Unban(t.Context(), two.Sighting.Src, End{}); err != nil || len(second.held()) != 1 {
 		t.Errorf("lifted: %v, the kernel holds %v", err, second.held())
 	}
 }
@@ -157,7 +157,7 @@ func TestLiftedWhileStepsRun(t *testing.T) {
 		running(t, r)
 		v := verdict(scanner, judge.Soft, config.BlockBan)
 		answer(r, v, false, func(Outcome) {})
-		if _, err := r.Unban(t.Context(), v.Sighting.Src); err != nil {
+		if _, err := r.Unban(t.Context(), v.Sighting.Src, End{}); err != nil {
 			t.Fatal(err)
 		}
 		q.finish(0)

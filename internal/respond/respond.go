@@ -26,6 +26,29 @@ type Ban struct {
 	Kind     string // detect.Kind in words
 }
 
+// Ending is how a ban ended.
+type Ending uint8
+
+// Endings. The store keeps their numbers: new ones come at the end.
+const (
+	Expired  Ending = iota // its time had come
+	Lifted                 // somebody lifted it
+	Spared                 // its owner turned out to be somebody who is never acted on
+	Unproved               // what it was founded on proved wrong
+	Undone                 // it was not confirmed in time
+)
+
+// String is the ending in one word.
+func (e Ending) String() string {
+	return [...]string{"expired", "lifted", "spared", "unproved", "undone"}[e]
+}
+
+// End is how a ban ended, and who saw to it: "" for the daemon.
+type End struct {
+	Ending Ending
+	By     string
+}
+
 // Widen makes b what it comes to together with o, another ban of the same prefix:
 // what either keeps out, for as long as either does.
 func (b *Ban) Widen(o *Ban) {

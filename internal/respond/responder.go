@@ -52,7 +52,7 @@ func PlanFrom(c *config.Config) Plan {
 // Calls come one at a time and must not call back.
 type Ledger interface {
 	Began(b Ban, host netip.Addr)
-	Ended(b Ban, host netip.Addr, undone []Action)
+	Ended(b Ban, host netip.Addr, end End, undone []Action)
 }
 
 // Stats counts what the Responder did. All only grow.

@@ -83,7 +83,7 @@ func (r *fakeRunner) finish(i int, failing ...Step) {
 type ledger struct{ began, ended []netip.Addr }
 
 func (l *ledger) Began(_ Ban, host netip.Addr)             { l.began = append(l.began, host) }
-func (l *ledger) Ended(_ Ban, host netip.Addr, _ []Action) { l.ended = append(l.ended, host) }
+func (l *ledger) Ended(_ Ban, host netip.Addr, _ End, _ []Action) { l.ended = append(l.ended, host) }
 
 func verdict(src string, strength judge.Strength, block config.Block) *judge.Verdict {
 	a := netip.MustParseAddr(src)
@@ -335,7 +335,7 @@ func TestUnban(t *testing.T) {
 	v := verdict(scanner, judge.Soft, config.BlockBan)
 	answer(r, v, false, func(Outcome) {})
 	q.finish(0)
-	lifted, err := r.Unban(t.Context(), v.Sighting.Src)
+	lifted, err := r.Unban(t.Context(), v.Sighting.Src, End{})
 	if err != nil || len(lifted) != 1 || !slices.Equal(lifted[0].Lasting, []Step{StepRoute}) {
 		t.Fatalf("Unban = %+v, %v; a route without undo is left", lifted, err)
 	}
@@ -345,7 +345,7 @@ func TestUnban(t *testing.T) {
 	if r.Bans(v.Sighting.Src) != 0 {
 		t.Error("a person forgave it: the next ban is a first one")
 	}
-	if lifted, err := r.Unban(t.Context(), v.Sighting.Src); len(lifted) != 0 || err != nil {
+	if lifted, err := r.Unban(t.Context(), v.Sighting.Src, End{}); len(lifted) != 0 || err != nil {
 		t.Errorf("a second Unban = %v, %v", lifted, err)
 	}
 }
@@ -363,7 +363,7 @@ func TestUnbanLiftsThe64Too(t *testing.T) {
 	if o, _ := answer(r, verdict("2001:db8::b", judge.Soft, config.BlockBan), false, never(t)); !o.Already {
 		t.Error("a third address of a banned /64 is not seen as banned")
 	}
-	if lifted, err := r.Unban(t.Context(), one.Sighting.Src); err != nil || len(lifted) != 2 || len(m.bans) != 0 {
+	if lifted, err := r.Unban(t.Context(), one.Sighting.Src, End{}); err != nil || len(lifted) != 2 || len(m.bans) != 0 {
 		t.Errorf("lifted %v, %v; left %v", lifted, err, m.bans)
 	}
 }

@@ -28,18 +28,6 @@ type Packet struct {
 	Window, IPID     uint16
 }
 
-// Ending is how a ban ended.
-type Ending uint8
-
-// Endings. Standing is the zero value.
-const (
-	Standing Ending = iota // it has not
-	Expired                // its time had come
-	Lifted                 // somebody lifted it
-	Spared                 // its owner turned out to be spared
-	Undone                 // a change was not confirmed in time
-)
-
 // Life is one ban, from its beginning to its end.
 type Life struct {
 	respond.Ban
@@ -47,8 +35,7 @@ type Life struct {
 	By      string     // who asked for it, such as "uid 1000"; "": the daemon
 	Methods []string
 	Ended   time.Time // zero: it stands
-	Ending  Ending
-	EndedBy string   // who lifted it
+	End     respond.End
 	Packets []Packet // that decided it, oldest first
 	Found   detect.Found
 }

@@ -19,7 +19,7 @@ func (l ledger) Began(b respond.Ban, _ netip.Addr) {
 	l.t.Errorf("%v is put on the blocked file", b.Prefix)
 }
 
-func (l ledger) Ended(b respond.Ban, _ netip.Addr, _ []respond.Action) {
+func (l ledger) Ended(b respond.Ban, _ netip.Addr, _ respond.End, _ []respond.Action) {
 	l.t.Errorf("%v is taken off the blocked file", b.Prefix)
 }
 
@@ -52,7 +52,7 @@ func TestNobodyIsBlocked(t *testing.T) {
 	if rows := r.List(); len(rows) != 1 || len(rows[0].Methods) != 1 || rows[0].Methods[0] != "dryrun" || r.Count() != 0 {
 		t.Errorf("bans lists %+v, and %d are in force", rows, r.Count())
 	}
-	if lifted, err := r.Unban(t.Context(), src); len(lifted) != 1 || err != nil || len(r.List()) != 0 {
+	if lifted, err := r.Unban(t.Context(), src, respond.End{}); len(lifted) != 1 || err != nil || len(r.List()) != 0 {
 		t.Errorf("lifted %+v, %v", lifted, err)
 	}
 }

@@ -165,7 +165,7 @@ func TestForeignSets(t *testing.T) {
 type ledger struct{ began []netip.Addr }
 
 func (l *ledger) Began(_ respond.Ban, a netip.Addr)               { l.began = append(l.began, a) }
-func (l *ledger) Ended(respond.Ban, netip.Addr, []respond.Action) {}
+func (l *ledger) Ended(respond.Ban, netip.Addr, respond.End, []respond.Action) {}
 
 // Nothing is hidden, and nobody called blocked, as long as no rule uses the set.
 func TestNoRuleNoClaim(t *testing.T) {

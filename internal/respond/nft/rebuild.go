@@ -23,8 +23,9 @@ type wish struct {
 // before, when no rule names them yet; where they are taken away until then (ENOENT:
 // somebody flushes the ruleset) all of it is done again.
 func (t *Table) rebuild(w wish) error {
+	const tries = 50 // of a few milliseconds each: a script may flush again and again
 	var err error
-	for range 5 {
+	for range tries {
 		if err = t.prepareAndRebuild(w); !errors.Is(err, unix.ENOENT) {
 			break
 		}
