@@ -51,7 +51,7 @@ func Main(ctx context.Context, build Build, args []string, stdout, stderr io.Wri
 		}
 	}
 	said := ""
-	if code.err != nil {
+	if code.err != nil && code.Error() != "" { // else the exit code says all there is
 		said = fmt.Sprintln(code.err)
 	}
 	var mistakes *config.Mistakes
@@ -138,7 +138,7 @@ func newRoot(build Build, old, args []string, stdout, stderr io.Writer) *cobra.C
 	f.register(root.Flags())
 	root.PersistentFlags().StringVarP(&path, "configfile", "c", "", "configuration `file` (default "+DefaultConfig+")")
 	root.PersistentFlags().StringVar(&socket, "socket", view.DefaultSocket, "control socket `file`")
-	root.AddCommand(newCheck(&path, stdout), newReplay(&path, stdout, stderr), newSelftest(&path, stdout, stderr), newHelper(&path))
+	root.AddCommand(newCheck(&path, stdout), newReplay(&path, stdout, stderr), newSelftest(&path, stdout, stderr), newHelper(&path), newClear(&socket, stdout), newTop(&socket))
 	root.AddCommand(cli.Commands(cli.Options{Socket: &socket})...)
 	completion(root)
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
@@ -181,10 +181,13 @@ func newCheck(path *string, stdout io.Writer) *cobra.Command {
 			}
 			return nil
 		},
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			o := Options{ConfigPath: *path}
 			c, _, err := o.load()
 			if err != nil {
+				return &exitError{code: 2, err: err}
+			}
+			if err := checkAllowed(cmd.Context(), c); err != nil {
 				return &exitError{code: 2, err: err}
 			}
 			return c.WriteEffective(stdout)
@@ -212,7 +215,7 @@ func builtin() (*config.Config, error) {
 		return nil, fmt.Errorf("the built-in configuration: %w", err)
 	}
 	c.BlockTCP, c.BlockUDP, c.BlockMethods = config.BlockNone, config.BlockNone, nil
-	c.HistoryFile, c.BlockedFile = "", ""
+	c.HistoryFile, c.BlockedFile, c.SourcesFile, c.DatabaseFile = "", "", "", ""
 	if _, err := os.Stat(c.IgnoreFile); errors.Is(err, os.ErrNotExist) {
 		c.IgnoreFile = ""
 	}

@@ -19,6 +19,7 @@ import (
 	"portsentry/internal/proc"
 	"portsentry/internal/respond"
 	"portsentry/internal/respond/nft"
+	"portsentry/internal/store/sqlite"
 	"portsentry/internal/view/control"
 	"portsentry/internal/view/log"
 )
@@ -30,15 +31,20 @@ type daemon struct {
 	started  time.Time
 	hangup   chan os.Signal // SIGHUP: read the configuration again
 	joins    chan joining
-	stopping chan struct{} // closed when nothing more is taken in
+	errands  chan func(context.Context) // what keepHouse does for others
+	stopping chan struct{}              // closed when nothing more is taken in
+
+	unconfirmed unconfirmed // changes that may be taken back
+	byHand      atomic.Bool // a person has asked for a ban
 
 	onTerminal bool // standard output was a terminal when we started
 
-	facts  *facts
-	peers  *host.Peers
-	names  *host.Names
-	ignore ignoreFiles
-	files  *host.FileWatch // files that people edit
+	facts   *facts
+	peers   *host.Peers
+	names   *host.Names
+	ignore  ignoreFiles
+	allowed allowed
+	files   *host.FileWatch // files that people edit
 
 	queue   chan detect.Sighting       // between the packet path and the decider
 	loading <-chan loaded              // the XDP program; nil once it is sensor
@@ -55,14 +61,24 @@ type daemon struct {
 	helper    *proc.Helper // nil: no command configured
 	runner    *runner      // nil likewise
 	record    *recorder
+	opening   <-chan openedJournal // the database; empty once it is journal
+	journal   *sqlite.Journal
+	feed      feed // for those who follow what happens
 	log       *log.Writer
 	control   *control.Server
+	metrics   atomic.Pointer[endpoint] // nil: nobody may ask for them
 
 	watching watching
 	problems problems
+	watchdog watchdog
+	heap     heapRoom
 
 	asking  sync.RWMutex // held, for reading, by who asks over the control socket
 	closing bool         // guarded by asking
+
+	sandbox *proc.Sandbox // what we may still do
+	lacks   []string      // what is missing in it
+	served  string        // who listens where, at the start
 
 	settle    func()                     // once the start is over
 	full      atomic.Pointer[fullDetect] // nil: nobody has asked for it
@@ -71,11 +87,6 @@ type daemon struct {
 	closers   []func() error // run in reverse order at stop
 }
 
-// heapLimit is the soft limit of the Go heap. What the daemon keeps is bounded
-// below it (65,536 bans take 35 MiB), so it only makes the collector run
-// earlier when a flood of forged sources has filled the book.
-const heapLimit = 64 << 20
-
 // hurry is for the start, which leaves no time to collect garbage before the limit
 // of the heap: settle is for when it is over.
 func hurry() (settle func()) {
@@ -83,16 +94,15 @@ func hurry() (settle func()) {
 	return func() {
 		debug.SetGCPercent(percent)
 		debug.FreeOSMemory() // starting took more, and none of it is needed any more
+		_ = proc.ForgetText()
 	}
 }
 
 // Run is the daemon: it opens what it needs in order, says what it watches,
 // runs until ctx ends and stops in reverse order.
 func Run(ctx context.Context, o Options) (err error) {
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(heapLimit)
-	}
-	d := &daemon{o: o, settle: hurry(), started: time.Now(), queue: make(chan detect.Sighting, queueLen), hangup: make(chan os.Signal, 1), joins: make(chan joining), stopping: make(chan struct{}), onTerminal: isTerminal()}
+	d := &daemon{o: o, settle: hurry(), started: time.Now(), queue: make(chan detect.Sighting, queueLen), hangup: make(chan os.Signal, 1), joins: make(chan joining), errands: make(chan func(context.Context)), stopping: make(chan struct{}), onTerminal: isTerminal()}
+	d.heap.begin()
 	signal.Notify(d.hangup, syscall.SIGHUP)
 	defer signal.Stop(d.hangup)
 	c, from, err := o.load()
@@ -124,23 +134,8 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	// It saves wake-ups and is no promise: what we pace is paced in 10 ms.
 	_ = proc.LazyTimers(time.Millisecond)
-	if err := proc.DropTo(d.capabilities()...); err != nil {
-		d.problems.set("capabilities", fmt.Sprintf("more privileges are kept than are needed: %v", err))
-	}
+	d.enterSandbox()
 	return d.run(ctx)
-}
-
-// capabilities are those that are needed from here on.
-func (d *daemon) capabilities() []proc.Capability {
-	keep := []proc.Capability{proc.NetAdmin, proc.NetRaw, proc.SysPtrace, proc.DACOverride}
-	if d.sensor.Load() != nil {
-		keep = append(keep, proc.BPF) // interfaces that appear later
-	}
-	if accepts(d.conf.Load().Modes) || d.o.Dialect == config.Dialect1x {
-		// For trap ports that a reload adds, or a second start with a flag of 1.x.
-		keep = append(keep, proc.BPF, proc.NetBindService)
-	}
-	return keep
 }
 
 func (d *daemon) onStop(f func() error) { d.closers = append(d.closers, f) }
@@ -154,18 +149,31 @@ func (d *daemon) run(ctx context.Context) error {
 	base.start("host", d.facts.watcher.Run)
 	base.start("peers", d.peers.Run)
 	base.start("bans", d.responder.Run)
+	d.runJournal()
+	if d.record.cut != nil {
+		base.start("connections of banned sources", d.record.cut.run)
+	}
 	base.start("control socket", d.control.Run)
+	if e := d.metrics.Load(); e != nil {
+		d.runMetrics(e)
+	}
 	d.followFiles()
+	base.start("history and blocked file", d.writeFiles)
 	base.start("names", d.names.Run)
+	base.start("allowed names", d.allowed.names.Run)
+	base.start("allowed networks", d.allowed.geo.Run)
 	if d.runner != nil {
 		base.start("helper", func(ctx context.Context) error {
 			return d.runner.run(ctx, func(why error) {
-				d.problems.set("helper", fmt.Sprintf("no commands are run and hosts.deny is left alone: %v", why))
+				d.problems.set("helper", withoutHelper(why))
 			})
 		})
 	}
 	decide := newTasks(ctx)
 	decide.start("decisions", d.decider.run)
+	if every := proc.WatchdogEvery(); every > 0 {
+		base.start("service watchdog", d.beat(every))
+	}
 
 	capturing := newTasks(ctx)
 	d.capturing = capturing
@@ -184,6 +192,7 @@ func (d *daemon) run(ctx context.Context) error {
 	if f := d.full.Load(); f != nil { // before a reload can make one
 		d.runFull(f)
 	}
+	capturing.start("bans in the kernel", d.watchBans)
 	capturing.start("housekeeping", d.keepHouse)
 
 	select {
@@ -196,6 +205,7 @@ func (d *daemon) run(ctx context.Context) error {
 	close(d.stopping)
 	proc.SayStopping()
 	d.notify("STOPPING=1")
+	d.unconfirmed.end()
 	err := errors.Join(capturing.stop(), d.closeFullDetect())
 	close(d.decider.last)
 	err = errors.Join(err, decide.drain())
@@ -234,7 +244,9 @@ func (d *daemon) keepHouse(ctx context.Context) error {
 			if d.onTerminal && !isTerminal() {
 				return errHungUp
 			}
-			d.reload(ctx)
+			d.hungUp(ctx)
+		case do := <-d.errands:
+			do(ctx)
 		case j := <-d.joins:
 			j.reply <- d.takeIn(ctx, &j)
 		case <-d.facts.watcher.Changed():
@@ -243,16 +255,23 @@ func (d *daemon) keepHouse(ctx context.Context) error {
 			d.follow(ctx)
 		case c := <-d.peers.Changes():
 			d.peersChanged(ctx, c)
+		case <-d.allowed.names.Changed():
+			d.namesAnswered(ctx)
+		case <-d.allowed.geo.Changed():
+			d.follow(ctx)
+			d.sayAllowed()
 		case <-d.files.Changed():
 			look(looks)
 		case <-d.record.listed: // something for the blocked file
 			look(1)
 		case <-again.C:
-			d.liftEdited(ctx)
+			touch(d.record.looking)
 			if d.ignore.changed() {
 				d.problems.set("ignore", d.ignore.problem())
+				d.setAllowed(d.conf.Load())
 				d.follow(ctx)
 			}
+			d.allowed.geo.Look()
 			if left--; left > 0 {
 				again.Reset(lookAgain)
 			}
@@ -263,7 +282,7 @@ func (d *daemon) keepHouse(ctx context.Context) error {
 // follow brings the capture, the judge, the firewall and the bans in line with
 // the machine as it is now.
 func (d *daemon) follow(ctx context.Context) {
-	trust := d.facts.trust(d.ignore.prefixes())
+	trust := d.trust()
 	d.tellSensor(d.conf.Load(), append(trust.Prefixes(), trust.Martians()...)) // first: then it looks at packets of more interfaces
 	d.watch()
 	d.decider.set(func() { d.decider.judge.SetTrust(trust) })

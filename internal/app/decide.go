@@ -29,9 +29,16 @@ type decider struct {
 	revoke    func(context.Context, netip.Addr) // takes a provisional ban back
 	freshen   func()                            // makes sure that connections opened until now are known
 	answers   bool                              // somebody may be answered, so connections matter
+	ask       func() bool                       // has the names asked who may be meant by the ignore file; whether answers are awaited
+	settled   chan struct{}                     // says that those have been taken in
+	seen      sightings
 
 	held  []held // of this batch
 	fresh bool   // connections have been asked for in this batch
+
+	waiting []doubt
+	overdue *time.Timer // for them
+	certain bool        // what is decided waits no more
 
 	martians  atomic.Uint64 // sightings from addresses that no host sends from
 	spared    atomic.Uint64
@@ -39,6 +46,7 @@ type decider struct {
 	confirmed atomic.Uint64 // provisional bans confirmed
 	revoked   atomic.Uint64
 	hitsLost  atomic.Uint64 // kernel reports for which there was no room
+	doubted   atomic.Uint64 // sightings that waited for the names in the ignore file
 }
 
 // batch is how many sightings are judged before their bans are put into force
@@ -61,6 +69,8 @@ func (d *decider) run(ctx context.Context) error {
 	defer flush.Stop()
 	defer d.record.flush()
 	due, flushed := false, time.Time{}
+	d.overdue = time.NewTimer(time.Hour)
+	defer d.overdue.Stop()
 	for {
 		select {
 		case change := <-d.do:
@@ -75,7 +85,12 @@ func (d *decider) run(ctx context.Context) error {
 			for len(d.queue)+len(d.hits) > 0 {
 				d.more(ctx)
 			}
+			d.decideWaiting(ctx)
 			return nil
+		case <-d.settled:
+			d.decideWaiting(ctx)
+		case <-d.overdue.C:
+			d.decideWaiting(ctx)
 		case <-d.record.dirty:
 			if due {
 				break
@@ -121,6 +136,11 @@ func (d *decider) more(ctx context.Context) {
 		}
 		break
 	}
+	d.commit(ctx)
+}
+
+// commit puts the bans of what has been judged into force, and then records it.
+func (d *decider) commit(ctx context.Context) {
 	d.responder.Commit(ctx)
 	for i := range d.held {
 		h := &d.held[i]
@@ -135,6 +155,11 @@ func (d *decider) more(ctx context.Context) {
 
 // sighting decides and answers one sighting of the capture.
 func (d *decider) sighting(ctx context.Context, s *detect.Sighting) {
+	d.seen.add(s)
+	d.weigh(ctx, s)
+}
+
+func (d *decider) weigh(ctx context.Context, s *detect.Sighting) {
 	scope := judge.TCPOnly
 	if s.Proto == decode.ProtoUDP {
 		scope = judge.UDPOnly
@@ -154,6 +179,9 @@ func (d *decider) sighting(ctx context.Context, s *detect.Sighting) {
 	}
 	rec := store.Record{Verdict: d.decide(s)}
 	v := &rec.Verdict
+	if d.doubts(s, false, v) {
+		return
+	}
 	if s.Held {
 		d.settle(ctx, v)
 	}
@@ -197,6 +225,9 @@ func (d *decider) answer(rec store.Record) {
 // back. The sighting itself is recorded when the capture delivers it.
 func (d *decider) hit(ctx context.Context, s *detect.Sighting) {
 	v := d.decide(s)
+	if d.doubts(s, true, &v) {
+		return
+	}
 	if !d.settle(ctx, &v) {
 		return
 	}

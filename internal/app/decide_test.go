@@ -23,7 +23,7 @@ func TestStopDecidesWhatIsQueued(t *testing.T) {
 	const queued = 3*batch + 7
 	var out bytes.Buffer
 	lines := log.New(log.Options{Format: config.Log2x, Stdout: &out, Stderr: &out})
-	record := newRecorder(lines, &problems{})
+	record := newRecorder(lines, &problems{}, new(feed))
 	responder := respond.New(nil, nil, respond.Plan{}, record)
 	d := &decider{
 		queue: make(chan detect.Sighting, queued), hits: make(chan detect.Sighting), last: make(chan struct{}), ended: make(chan struct{}),
@@ -67,7 +67,7 @@ func TestLinesAreWrittenTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out lineCount
 		lines := log.New(log.Options{Format: config.Log2x, Stdout: &out})
-		record := newRecorder(lines, &problems{})
+		record := newRecorder(lines, &problems{}, new(feed))
 		responder := respond.New(nil, nil, respond.Plan{}, record)
 		d := &decider{
 			queue: make(chan detect.Sighting), hits: make(chan detect.Sighting), last: make(chan struct{}), ended: make(chan struct{}),

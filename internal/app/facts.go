@@ -15,6 +15,7 @@ type facts struct {
 	watcher *host.Watcher
 	watched atomic.Pointer[map[int32]bool] // by index
 	latest  atomic.Pointer[judge.Trust]    // of trust
+	forced  forced                         // who is acted on all the same
 }
 
 // seenElsewhere reports whether frames of this VLAN on this interface are seen
@@ -39,11 +40,13 @@ func (f *facts) interfaceName(index int32) string {
 }
 
 // trust is whom to spare as of now.
-func (f *facts) trust(ignore []netip.Prefix) *judge.Trust {
+func (f *facts) trust(ignore []netip.Prefix, names map[netip.Addr]string, geo *host.GeoNetworks) *judge.Trust {
 	s := f.watcher.Snapshot()
 	t := judge.NewTrust(judge.TrustFrom{
-		Ignore: ignore, Own: s.Own, Broadcasts: s.Broadcast,
-		Gateways: s.Gateways, Resolvers: s.Resolvers, Logins: s.Logins, TimeServers: s.TimeServers,
+		Ignore: f.forced.without(ignore), Own: s.Own, Broadcasts: s.Broadcast,
+		Names: f.forced.otherNames(names), Geo: unforced{geo, f.forced.list()}, Few: f.forced.without(geo.Few()),
+		Gateways: f.forced.others(s.Gateways), Resolvers: f.forced.others(s.Resolvers),
+		Logins: f.forced.others(s.Logins), TimeServers: f.forced.others(s.TimeServers),
 	})
 	f.latest.Store(t)
 	return t

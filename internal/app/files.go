@@ -74,8 +74,9 @@ func (d *daemon) openBlocked(c *config.Config) (listed []textfile.BlockedEntry) 
 // setFiles follows the files from old to next. Who is banned goes on the new
 // list, and the old one stays as it is.
 func (d *daemon) setFiles(ctx context.Context, old, next *config.Config) {
-	d.record.flush()
+	d.record.log.Flush()
 	if old.HistoryFile != next.HistoryFile || old.LogFormat != next.LogFormat {
+		d.record.disk.Lock()
 		d.record.mu.Lock()
 		was := d.record.history
 		d.record.history = nil
@@ -83,13 +84,14 @@ func (d *daemon) setFiles(ctx context.Context, old, next *config.Config) {
 		if was != nil {
 			was.Close()
 		}
+		d.record.disk.Unlock()
 		d.openHistory(next)
 	}
 	oldTCP, oldUDP := blockedFiles(old)
 	if tcp, udp := blockedFiles(next); tcp != oldTCP || udp != oldUDP {
 		d.liftEdited(ctx) // who was taken out of the old one a moment ago
 		d.openBlocked(next)
-		d.responder.Relist()
+		d.responder.Relist(d.record.list)
 	}
 	d.record.lookUp(d.names, next.ResolveHost)
 	d.setIgnore(next)
@@ -104,6 +106,7 @@ func (d *daemon) setIgnore(c *config.Config) {
 		d.ignore.changed() // one whose folder could not be watched has no other time
 	}
 	d.problems.set("ignore", d.ignore.problem())
+	d.setAllowed(c)
 }
 
 // followFiles notices edits of the files that people edit. One that cannot be
@@ -114,6 +117,7 @@ func (d *daemon) followFiles() {
 	for _, f := range d.ignore {
 		paths = append(paths, f.path)
 	}
+	paths = append(paths, c.GeoFiles...)
 	tcp, udp := blockedFiles(c)
 	for _, p := range []string{tcp, udp} {
 		if p != "" {

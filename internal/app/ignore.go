@@ -20,7 +20,7 @@ type ignoreFiles []*ignoreFile
 type ignoreFile struct {
 	path     string
 	optional bool // nothing is amiss where it does not exist
-	prefixes []netip.Prefix
+	entries  config.Ignore
 	problem  string // in a sentence; "": none
 
 	modified time.Time
@@ -45,13 +45,26 @@ func (f ignoreFiles) changed() bool {
 	return any
 }
 
-// prefixes are whom to ignore.
-func (f ignoreFiles) prefixes() []netip.Prefix {
-	var out []netip.Prefix
+// entries are whom to ignore.
+func (f ignoreFiles) entries() config.Ignore {
+	var out config.Ignore
 	for _, one := range f {
-		out = append(out, one.prefixes...)
+		out.Add(one.entries)
 	}
 	return out
+}
+
+// prefixes are those of them that need no look-up.
+func (f ignoreFiles) prefixes() []netip.Prefix { return f.entries().Prefixes }
+
+// place is the file and the line of an entry that is no network.
+func (f ignoreFiles) place(entry string) (path string, line int) {
+	for _, one := range f {
+		if line = one.entries.Line(entry); line > 0 {
+			return one.path, line
+		}
+	}
+	return "", 0
 }
 
 // problem says what is wrong, "" for nothing.
@@ -72,7 +85,7 @@ func (f *ignoreFile) changed() bool {
 	info, err := os.Stat(f.path)
 	if err != nil {
 		gone := !f.modified.IsZero()
-		f.prefixes, f.modified, f.size = nil, time.Time{}, 0
+		f.entries, f.modified, f.size = config.Ignore{}, time.Time{}, 0
 		f.problem = fmt.Sprintf("nobody is ignored: %v", err)
 		if errors.Is(err, fs.ErrNotExist) {
 			f.problem = fmt.Sprintf("nobody is ignored: there is no %s (IGNORE_FILE)", f.path)
@@ -86,7 +99,7 @@ func (f *ignoreFile) changed() bool {
 		return false
 	}
 	f.modified, f.size = info.ModTime(), info.Size()
-	prefixes, err := config.LoadIgnore(f.path)
+	entries, err := config.LoadIgnore(f.path)
 	var mistakes *config.Mistakes
 	switch {
 	case err == nil:
@@ -97,6 +110,6 @@ func (f *ignoreFile) changed() bool {
 		f.problem = fmt.Sprintf("the ignore file is as it was before: %v", err)
 		return false
 	}
-	f.prefixes = prefixes
+	f.entries = entries
 	return true
 }

@@ -17,7 +17,7 @@ type joining struct {
 	reply chan error
 }
 
-// Join is for view.Backend.
+// Join is for control.Changes.
 func (d *daemon) Join(ctx context.Context, _ view.Caller, j view.Join) (view.Modes, error) {
 	waiting := joining{j, make(chan error, 1)}
 	joins := d.joins
@@ -86,6 +86,7 @@ func (d *daemon) takeIn(ctx context.Context, j *joining) error {
 	if err != nil {
 		return err
 	}
+	d.unconfirmed.reload() // the file has been read again for good
 	d.o.Modes = modes
 	d.sayJoined(next, c.Modes)
 	return nil

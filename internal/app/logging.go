@@ -23,12 +23,16 @@ func (d *daemon) openLog(from string) {
 	} else if !d.o.Detach && d.o.Dialect == config.Dialect2x {
 		fmt.Fprintln(d.o.Stdout, d.o.Build) // as 2.x did wherever it logged to
 	}
+	if log.IsJournal(o.Stderr) && (o.Stdout == nil || log.IsJournal(o.Stdout)) {
+		// Without it the streams lead there as well, and have no fields.
+		o.Journal, _ = log.OpenJournal("")
+	}
 	var problem error
 	if d.o.ToSyslog {
 		o.Syslog, problem = log.OpenSyslog("")
 	}
 	d.log = log.New(o)
-	d.problems.say = d.log.Error
+	d.problems.say = d.log.Problem
 	d.log.Starting(d.o.Build.Version, d.o.Build.Commit)
 	if problem != nil {
 		d.problems.set("syslog", problem.Error())

@@ -25,10 +25,10 @@ type otherMethods struct {
 	dry    *dryrun.Method
 }
 
-// wants reports whether c bans natively by m. "auto" is XDP and nftables, and
-// where there is no XDP, nftables takes its place.
+// wants reports whether c bans natively by m, or a person does where c bans nobody.
+// "auto" is XDP and nftables, and where there is no XDP, nftables takes its place.
 func (d *daemon) wants(c *config.Config, m config.Method) bool {
-	if !blocks(c) {
+	if !blocks(c) && !d.byHand.Load() {
 		return false
 	}
 	named := func(m config.Method) bool { return slices.Contains(c.BlockMethods, m) }
@@ -250,7 +250,7 @@ func (d *daemon) hearTable(t *nft.Table) {
 
 // remakeTable makes the table again with all bans, when somebody took it away.
 func (d *daemon) remakeTable(ctx context.Context, t *nft.Table) {
-	n, err := d.responder.Remake(t.Name(), func(bans []respond.Ban) error { return t.Rebuild(ctx, bans) })
+	n, err := d.responder.Remake(ctx, t.Name(), func(bans []respond.Ban) error { return t.Rebuild(ctx, bans) })
 	if err != nil {
 		d.problems.set("table", fmt.Sprintf("somebody removed our firewall table (nft flush ruleset?), and it could not be made again: %v", err))
 		return

@@ -28,10 +28,15 @@ func (d *daemon) open() error {
 		return err
 	}
 	warnings := slog.New(slog.NewTextHandler(d.o.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	if d.control, err = control.Listen(d.o.Socket, view.Group, d, warnings); err != nil {
+	if d.control, err = control.Listen(d.o.Socket, view.Group, control.Backend{State: d, Changes: d, Past: d, Health: d}, warnings); err != nil {
 		return err
 	}
 	d.onStop(d.control.Close) // a start that fails later leaves no socket behind
+	if err := d.setMetrics(c); err != nil {
+		return err
+	}
+	d.onStop(d.closeMetrics)
+	d.beginJournal(c)
 	d.loading = beginSensor(c)
 	d.onStop(d.closeLoaded)
 	w, err := host.NewWatcher()
@@ -43,15 +48,16 @@ func (d *daemon) open() error {
 	if d.peers, err = host.NewPeers(); err != nil {
 		return fmt.Errorf("who is connected: %w", err)
 	}
+	d.allowed = newAllowed()
 	d.setIgnore(c)
-	d.record = newRecorder(d.log, &d.problems)
+	d.record = newRecorder(d.log, &d.problems, &d.feed)
 	d.openNames(c)
 	d.openHistory(c)
 	listed := d.openBlocked(c)
 	if err := d.openHelper(); err != nil {
 		return err
 	}
-	trust := d.facts.trust(d.ignore.prefixes())
+	trust := d.trust()
 	if slices.Contains(c.BlockMethods, config.MethodAuto) { // the table is wanted, whatever becomes of the program
 		if err := d.setTable(context.Background(), c); err != nil {
 			return err
@@ -85,12 +91,19 @@ func (d *daemon) openNames(c *config.Config) {
 }
 
 func (d *daemon) openResponder(c *config.Config) {
+	var err error
+	if d.record.cut, err = openCutter(func(s string) { d.problems.set("conntrack", s) }); err != nil {
+		d.problems.set("conntrack", err.Error())
+	}
+	d.onStop(d.record.cut.close)
 	var steps respond.Runner
 	plan := respond.Plan{}
 	if d.runner != nil {
 		steps, plan = d.runner, respond.PlanFrom(c)
 	}
 	d.responder = respond.New(d.methods(c), steps, plan, d.record)
+	d.responder.SetMemory(c.DatabaseKeep)
+	d.record.sized = func() { d.heap.follow(d.responder.Size()) }
 }
 
 func (d *daemon) openDecider(c *config.Config, trust *judge.Trust) {
@@ -105,6 +118,8 @@ func (d *daemon) openDecider(c *config.Config, trust *judge.Trust) {
 		judge:     judge.New(d.policy(c), trust, asPeers{d.peers}, d.responder),
 		revoke:    d.revoke,
 		answers:   blocks(c),
+		ask:       d.allowed.names.Ask,
+		settled:   make(chan struct{}, 1),
 		freshen: func() {
 			said := ""
 			if err := d.peers.Fresh(); err != nil && !errors.Is(err, host.ErrStale) {
@@ -120,6 +135,7 @@ func (d *daemon) policy(c *config.Config) judge.Policy {
 	return judge.Policy{
 		BlockTCP: c.BlockTCP, BlockUDP: c.BlockUDP, Evidence: c.BlockEvidence,
 		BanUnverified: c.BanTimeUnverified, BanVerified: max(c.BanTime, c.BanTimeUnverified),
+		BanMost: max(c.BanTimeMax, c.BanTime, c.BanTimeUnverified), BanFactor: c.BanTimeFactor,
 		ShowOwn: d.o.ShowOwn,
 	}
 }

@@ -121,6 +121,7 @@ func (p *pipeline) stranger(s *scans, told, peer bool) {
 	p.sighting = detect.Sighting{
 		Time: b.Time, IfIndex: b.IfIndex, Src: b.Src, Dst: b.Dst, SrcPort: b.SrcPort, DstPort: b.DstPort, Proto: b.Proto,
 		Kind: s.contact.Kind, Flags: b.Flags, TTL: b.TTL, IPOptions: b.IPOptions, Fragmented: b.Marks&decode.Fragmented != 0,
+		Seq: b.Seq, Ack: b.Ack, Window: b.Window, IPID: uint16(b.IPID),
 		Peer: peer, Scan: detect.FoundBy(scan), Count: uint32(scan.Probes), Triggered: true,
 	}
 	p.send()

@@ -9,43 +9,44 @@ import (
 // problems are what does not work at the moment, each under a key of its own,
 // in sentences. status shows them; each is also said once when it begins.
 type problems struct {
-	mu  sync.Mutex
-	say func(string) // nil: nobody listens yet
+	mu sync.Mutex
+	// say is told of each that begins or is over; quiet: in words it is said
+	// elsewhere. nil: nobody listens yet.
+	say func(key, sentence string, over, quiet bool)
 	now map[string]string
 }
 
 // set states the problem under key; "" says that it is over.
-func (p *problems) set(key, sentence string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.now[key] == sentence {
-		return
-	}
-	if sentence == "" {
-		delete(p.now, key)
-		return
-	}
-	if p.now == nil {
-		p.now = make(map[string]string)
-	}
-	p.now[key] = sentence
-	if p.say != nil {
-		p.say(sentence)
-	}
-}
+func (p *problems) set(key, sentence string) { p.put(key, sentence, false) }
 
 // quiet states a problem, or its end, that is said elsewhere.
 func (p *problems) quiet(key string, is bool, sentence string) {
+	if !is {
+		sentence = ""
+	}
+	p.put(key, sentence, true)
+}
+
+func (p *problems) put(key, sentence string, quiet bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !is {
-		delete(p.now, key)
+	was := p.now[key]
+	if was == sentence {
 		return
 	}
-	if p.now == nil {
-		p.now = make(map[string]string)
+	over := sentence == ""
+	if over {
+		delete(p.now, key)
+		sentence = was
+	} else {
+		if p.now == nil {
+			p.now = make(map[string]string)
+		}
+		p.now[key] = sentence
 	}
-	p.now[key] = sentence
+	if p.say != nil {
+		p.say(key, sentence, over, quiet)
+	}
 }
 
 // list gives the sentences in a fixed order.

@@ -5,11 +5,11 @@ import (
 	"sync"
 	"time"
 
-	"portsentry/internal/decode"
 	"portsentry/internal/host"
 	"portsentry/internal/judge"
 	"portsentry/internal/respond"
 	"portsentry/internal/store"
+	"portsentry/internal/store/sqlite"
 	"portsentry/internal/store/textfile"
 	"portsentry/internal/view/log"
 )
@@ -19,53 +19,42 @@ import (
 const flushEvery = 50 * time.Millisecond
 
 // recorder writes what happened, to the log and to the files of old. Calls may
-// come from any goroutine. Lines are written together, at most flushEvery later;
-// those about a host whose name is being looked up when it is known.
+// come from any goroutine, and wait for no disk: writeFiles does. Lines are written
+// together, at most flushEvery later; those about a host whose name is being looked up
+// when it is known.
 type recorder struct {
 	mu       sync.Mutex
 	log      *log.Writer
 	history  *textfile.History // nil: not wanted
+	journal  *sqlite.Journal   // nil: in a test
 	lists    lists
+	changes  map[listing]change // of the blocked files, which nobody has written yet
+	cut      *cutter            // nil: no connections are tracked
+	sized    func()             // called when there are more bans, or fewer
 	problems *problems
+	feed     *feed   // for those who follow
+	learned  learned // by whom, of what
 
 	names    *host.Names
 	wanted   bool                               // RESOLVE_HOST
 	awaiting map[netip.Addr][]func(name string) // what waits for a name, in order
 	waiting  int                                // how much in all
 
-	dirty  chan struct{} // says that there is something to flush
-	listed chan struct{} // says that a blocked file has to be written
-}
+	dirty   chan struct{} // says that there is something to flush
+	due     chan struct{} // says that the history has to be written
+	listed  chan struct{} // says that a blocked file has to be written
+	looking chan struct{} // says that it may be time to
 
-// lists are the blocked files. In the habits of 1.x each protocol has its own.
-type lists struct{ tcp, udp *textfile.Blocked } // nil: not wanted; the same one twice otherwise
-
-func (l lists) of(proto uint8) *textfile.Blocked {
-	if proto == decode.ProtoUDP {
-		return l.udp
-	}
-	return l.tcp
-}
-
-// each are the files, once each.
-func (l lists) each() []*textfile.Blocked {
-	var out []*textfile.Blocked
-	if l.tcp != nil {
-		out = append(out, l.tcp)
-	}
-	if l.udp != nil && l.udp != l.tcp {
-		out = append(out, l.udp)
-	}
-	return out
+	disk sync.Mutex // held, before mu, by who works with the files: it may take long
 }
 
 // maxAwaiting bounds what may wait for names; beyond it addresses are shown.
 const maxAwaiting = 1024
 
-func newRecorder(l *log.Writer, p *problems) *recorder {
+func newRecorder(l *log.Writer, p *problems, f *feed) *recorder {
 	return &recorder{
-		log: l, problems: p, awaiting: make(map[netip.Addr][]func(string)),
-		dirty: make(chan struct{}, 1), listed: make(chan struct{}, 1),
+		log: l, problems: p, feed: f, sized: func() {}, awaiting: make(map[netip.Addr][]func(string)), changes: make(map[listing]change),
+		dirty: make(chan struct{}, 1), due: make(chan struct{}, 1), listed: make(chan struct{}, 1), looking: make(chan struct{}, 1),
 	}
 }
 
@@ -127,11 +116,16 @@ func (r *recorder) release(a netip.Addr, name string) {
 func (r *recorder) scan(rec *store.Record) {
 	r.mu.Lock()
 	src := rec.Verdict.Sighting.Src
+	if r.journal != nil {
+		r.journal.Seen(rec)
+	}
 	_, waits := r.awaiting[src]
 	if waits || r.wanted && rec.Verdict.Spared == judge.NotSpared {
 		whole := *rec
 		r.named(src, func(name string) {
-			whole.Name = name
+			if whole.Name = name; r.journal != nil {
+				r.journal.Named(&whole)
+			}
 			r.write(&whole)
 		})
 	} else {
@@ -143,8 +137,9 @@ func (r *recorder) scan(rec *store.Record) {
 
 func (r *recorder) write(rec *store.Record) {
 	r.log.Scan(rec)
-	if r.history != nil {
-		r.failed("history", "the history is not written", r.history.Append(rec))
+	r.feed.sighting(rec)
+	if r.history != nil && r.history.Append(rec) {
+		touch(r.due)
 	}
 }
 
@@ -171,30 +166,38 @@ func (r *recorder) blockedLate(rec *store.Record) {
 		if r.wanted {
 			rec.Name, _ = r.names.Cached(rec.Verdict.Sighting.Src)
 		}
-		r.failed("history", "the history is not written", r.history.BlockedLate(rec))
+		if r.history.BlockedLate(rec) {
+			touch(r.due)
+		}
 	}
 	r.mu.Unlock()
 	touch(r.dirty)
 }
 
-// Began puts a ban on the blocked file; for respond.Ledger.
+// Began is told of a ban that begins, or becomes another; for respond.Ledger.
 func (r *recorder) Began(b respond.Ban, host netip.Addr) {
-	r.mu.Lock()
-	if f := r.lists.of(b.Proto); f != nil {
-		r.named(host, func(name string) {
-			err := f.Add(textfile.BlockedEntry{Since: b.Since, Name: name, Host: host, Port: b.Port, Proto: b.Proto})
-			r.failed("blocked", "the blocked file does not list everybody", err)
-		})
+	r.log.Began(&b)
+	r.feed.began(&b)
+	if r.journal != nil {
+		r.journal.Began(b, host)
 	}
-	r.mu.Unlock()
-	touch(r.listed)
+	r.learned.banned(host, b.Since)
+	touch(r.dirty)
+	r.list(b, host)
+	r.cut.began(&b)
+	r.sized()
 }
 
 // Ended takes a ban off the blocked files; for respond.Ledger.
-func (r *recorder) Ended(_ respond.Ban, host netip.Addr, _ respond.End, undone []respond.Action) {
+func (r *recorder) Ended(b respond.Ban, host netip.Addr, end respond.End, undone []respond.Action) {
+	r.feed.ended(&b, end)
+	if r.journal != nil {
+		r.journal.Ended(b, host, end)
+	}
 	remove := func(string) {
+		r.log.Ended(&b, end)
 		for _, f := range r.lists.each() {
-			f.Remove(host)
+			r.change(f, host, change{gone: true})
 		}
 	}
 	r.mu.Lock()
@@ -205,6 +208,8 @@ func (r *recorder) Ended(_ respond.Ban, host netip.Addr, _ respond.End, undone [
 	}
 	r.mu.Unlock()
 	r.actions(host, undone)
+	r.sized()
+	touch(r.dirty)
 	touch(r.listed)
 }
 
@@ -215,59 +220,8 @@ func touch(c chan<- struct{}) {
 	}
 }
 
-// flush writes everything out.
+// flush has everything written out.
 func (r *recorder) flush() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.log.Flush()
-	if r.history != nil {
-		r.failed("history", "the history is not written", r.history.Flush())
-	}
-}
-
-// historyLost is how many lines the history lacks, if one is kept.
-func (r *recorder) historyLost() (lost uint64, kept bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.history == nil {
-		return 0, false
-	}
-	return r.history.Stats().Lost, true
-}
-
-// close writes what still waits for a name, and everything else, out.
-func (r *recorder) close() {
-	r.mu.Lock()
-	r.wanted = false
-	for a := range r.awaiting {
-		r.release(a, "")
-	}
-	r.mu.Unlock()
-	r.flush()
-	r.sync()
-}
-
-// sync makes the blocked files and what is blocked agree, and returns the hosts
-// whose lines somebody took out to give them their access back, each with the
-// file.
-func (r *recorder) sync() map[netip.Addr]string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	lifted := make(map[netip.Addr]string)
-	for _, f := range r.lists.each() {
-		hosts, err := f.Sync()
-		r.failed("blocked", "the blocked file is not up to date", err)
-		for _, host := range hosts {
-			lifted[host] = f.Path()
-		}
-	}
-	return lifted
-}
-
-// failed states a problem with a file; it stands until the daemon ends, for
-// something is missing from the file.
-func (r *recorder) failed(key, what string, err error) {
-	if err != nil {
-		r.problems.set(key, what+": "+err.Error())
-	}
+	touch(r.due)
 }

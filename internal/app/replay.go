@@ -31,7 +31,7 @@ type replay struct {
 	probe    decode.Probe
 	engines  []replayEngine // those that come first have the first word
 	local    *localNetworks
-	ignore   []netip.Prefix
+	ignores  func(netip.Addr) bool
 	json     bool
 	stdin    io.Reader
 	stderr   io.Writer
@@ -62,7 +62,7 @@ func (r *replay) run(ctx context.Context, paths []string, stdout io.Writer) erro
 	groups, notices := r.together()
 	took := time.Since(start)
 	kept := slices.DeleteFunc(found, func(s *detect.Scan) bool {
-		return slices.ContainsFunc(r.ignore, func(p netip.Prefix) bool { return p.Contains(s.Source) })
+		return r.ignores(s.Source)
 	})
 	err := cli.WriteReplay(stdout, &cli.Replay{
 		Scans: kept, Groups: groups, Notices: notices, Packets: r.packets, Length: time.Duration(r.span), Inside: r.local.inside(), JSON: r.json,

@@ -1,15 +1,18 @@
 package app
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"slices"
 
 	"github.com/spf13/cobra"
 
 	"portsentry/internal/config"
 	"portsentry/internal/detect"
+	"portsentry/internal/host"
 )
 
 const replayLong = `Replay runs the detection over captures, in their own time: for tuning, for
@@ -99,11 +102,7 @@ func (f *replayFlags) replay(stderr io.Writer) (*replay, error) {
 	if err != nil {
 		return nil, err
 	}
-	ignore := openIgnore(c.IgnoreFile)
-	if said := ignore.problem(); said != "" {
-		r.say("%s", said)
-	}
-	r.ignore = ignore.prefixes()
+	r.ignores = r.ignored(c)
 	rules := detect.Rules{
 		TCP: c.TrapsTCP().Bitmap(), UDP: c.TrapsUDP().Bitmap(),
 		Trigger: c.ScanTrigger, Window: c.ScanTriggerWindow,
@@ -125,6 +124,29 @@ func (f *replayFlags) replay(stderr io.Writer) (*replay, error) {
 		r.engines = append(r.engines, traps)
 	}
 	return r, nil
+}
+
+// ignored reads the ignore files of c, and the databases that they need. No name in
+// them is asked for: what it stands for now it may not have stood for then.
+func (r *replay) ignored(c *config.Config) func(netip.Addr) bool {
+	files := openIgnore(c.IgnoreFile)
+	if said := files.problem(); said != "" {
+		r.say("%s", said)
+	}
+	i := files.entries()
+	geo := host.ReadGeo(context.Background(), c.GeoFiles, geoWanted(i))
+	for _, said := range geo.Problems() {
+		r.say("%s", said)
+	}
+	for _, m := range geo.Missing() {
+		r.say("%s: %s", m.Entry, m.Why)
+	}
+	if n := len(i.Names); n > 0 {
+		r.say("%d %s in the ignore file not asked for", n, plural(n, "name is", "names are"))
+	}
+	return func(a netip.Addr) bool {
+		return slices.ContainsFunc(i.Prefixes, func(p netip.Prefix) bool { return p.Contains(a) }) || geo.Entry(netip.PrefixFrom(a, a.BitLen())) != ""
+	}
 }
 
 // load reads the configuration that was named, and what was asked for besides.

@@ -15,7 +15,7 @@ import (
 )
 
 // restoreTime bounds how long a start waits for the bans of an earlier run.
-const restoreTime = 2 * time.Second
+const restoreTime = 20 * time.Second
 
 // existing is a native method whose bans outlive the daemon.
 type existing interface {
@@ -24,7 +24,7 @@ type existing interface {
 }
 
 // restore takes over the bans of an earlier run: those that the kernel still
-// enforces, and hosts of the blocked files that the owner's commands keep out, or
+// enforces, those that the database knows to stand, and hosts of the blocked files that the owner's commands keep out, or
 // those beside the kernel. A line whose ban has ended since is taken out of its
 // file.
 func (d *daemon) restore(c *config.Config, listed []textfile.BlockedEntry) {
@@ -56,12 +56,15 @@ func (d *daemon) restore(c *config.Config, listed []textfile.BlockedEntry) {
 			rows = append(rows, respond.InForce{Ban: b, Methods: []string{m.Name()}})
 		}
 	}
-	plan := d.responder.Plan()
+	kept := d.openJournal()
+	d.resumeByHand(ctx, c, kept)
+	rows = d.recollect(ctx, c, kept, rows, standing)
+	plan, covered := d.responder.Plan(), covering(standing)
 	for _, e := range listed {
 		row, did := plan.Earlier(e.Host, e.Since, e.Port, e.Proto, c)
-		at, native := covered(standing, e.Host)
+		at, native := covered(e.Host)
 		switch {
-		case native && !rows[at].Host.IsValid():
+		case native && len(rows[at].Steps) == 0 && (!rows[at].Host.IsValid() || rows[at].Host == e.Host):
 			rows[at].Host = e.Host
 			if did && rows[at].Ban.Strength >= judge.Soft { // a limited ban runs no commands
 				rows[at].Steps = row.Steps
@@ -75,11 +78,15 @@ func (d *daemon) restore(c *config.Config, listed []textfile.BlockedEntry) {
 			}
 		}
 	}
+	for i := range rows {
+		inTime(&rows[i].Ban, d.started)
+	}
 	d.share(ctx, c, rows)
 	d.responder.SetMethods(holders)
 	d.responder.Restore(rows)
 	d.responder.SetMethods(d.methods(c))
-	d.responder.Relist() // a start script of 1.x, or a person, may have emptied the file
+	d.heap.follow(len(rows))
+	d.responder.Relist(d.record.list) // a start script of 1.x, or a person, may have emptied the file
 }
 
 // share has those of the methods that answer by themselves hold each ban of an
@@ -90,42 +97,40 @@ func (d *daemon) share(ctx context.Context, c *config.Config, rows []respond.InF
 		if !slices.ContainsFunc(d.outliving(), func(o existing) bool { return o.Name() == m.Name() }) || !m.Ends() {
 			continue
 		}
-		var bans []respond.Ban
-		var at []int
-		for i := range rows {
-			b := &rows[i].Ban
-			if native := len(rows[i].Methods) > 0; native && !slices.Contains(rows[i].Methods, m.Name()) && !b.Until.IsZero() && m.Takes(b) {
-				bans, at = append(bans, *b), append(at, i)
-			}
-		}
-		if len(bans) == 0 {
-			continue
-		}
-		if err := m.BanAll(ctx, bans); err != nil {
-			d.problems.set("restore", fmt.Sprintf("some bans of an earlier run are not enforced by %s: %v", m.Name(), err))
-			continue
-		}
-		for _, i := range at {
-			rows[i].Methods = append(rows[i].Methods, m.Name())
-		}
+		d.hold(ctx, m, rows, func(row *respond.InForce) bool {
+			return len(row.Methods) > 0 && !slices.Contains(row.Methods, m.Name()) && !row.Ban.Until.IsZero()
+		})
 	}
 }
 
-// covered finds the ban that keeps a out: its own, or that of its /64, which is
-// the only network that is ever banned.
-func covered(standing map[netip.Prefix]int, a netip.Addr) (row int, ok bool) {
-	if row, ok = standing[netip.PrefixFrom(a, a.BitLen())]; ok || a.Is4() {
+// covering gives what finds, of standing bans, the narrowest that keeps an address out.
+func covering(standing map[netip.Prefix]int) func(netip.Addr) (row int, ok bool) {
+	var occurs [129]bool
+	for p := range standing {
+		occurs[p.Bits()] = true
+	}
+	var lengths []int
+	for n := len(occurs) - 1; n >= 0; n-- {
+		if occurs[n] {
+			lengths = append(lengths, n)
+		}
+	}
+	return func(a netip.Addr) (row int, ok bool) {
+		for _, n := range lengths {
+			if p, err := a.Prefix(n); err == nil {
+				if row, ok = standing[p]; ok {
+					break
+				}
+			}
+		}
 		return row, ok
 	}
-	net, err := a.Prefix(64)
-	row, ok = standing[net]
-	return row, ok && err == nil
 }
 
 // remember fills in what the method has not kept about a ban, as far as the
 // blocked file has it.
 func remember(b *respond.Ban, e textfile.BlockedEntry, now time.Time, c *config.Config) {
-	kept := b.Evidence != judge.E0
+	kept := b.Evidence != judge.E0 || b.By != "" // a person's has none
 	if !kept {
 		b.Since, b.Times, b.Evidence = now, 1, judge.E1
 		if b.Strength == judge.Full {
@@ -145,9 +150,11 @@ func remember(b *respond.Ban, e textfile.BlockedEntry, now time.Time, c *config.
 }
 
 // liftEdited lifts the bans of hosts whose lines somebody took out of the
-// blocked file: that is how access has been restored since 1998.
-func (d *daemon) liftEdited(ctx context.Context) {
-	for host, file := range d.record.sync() {
+// blocked file: that is how access has been restored since 1998. It reports whether
+// the files are up to date.
+func (d *daemon) liftEdited(ctx context.Context) (written bool) {
+	edited, err := d.record.sync()
+	for host, file := range edited {
 		rows, err := d.responder.Unban(ctx, host, respond.End{Ending: respond.Lifted, By: "blocked file"})
 		if err != nil {
 			d.problems.set("lift", fmt.Sprintf("%s was taken out of %s, but is still banned: %v", host, file, err))
@@ -155,6 +162,7 @@ func (d *daemon) liftEdited(ctx context.Context) {
 		}
 		d.log.Notice(fmt.Sprintf("adminalert: %s is no longer banned: its line was taken out of %s%s", host, file, butStays(rows...)))
 	}
+	return err == nil
 }
 
 // liftSpared lifts the bans of those who turn out to be never acted on: a line was
@@ -171,7 +179,7 @@ func (d *daemon) liftSpared(ctx context.Context, trust *judge.Trust) {
 		if row.Ban.Prefix.IsSingleIP() {
 			who = row.Ban.Prefix.Addr().String()
 		}
-		d.log.Notice(fmt.Sprintf("adminalert: %s is no longer banned: %s", who, trust.Within(row.Ban.Prefix).Reason()+butStays(row)))
+		d.log.Notice(fmt.Sprintf("adminalert: %s is no longer banned: %s", who, trust.Reason(row.Ban.Prefix, trust.Within(row.Ban.Prefix))+butStays(row)))
 	}
 }
 

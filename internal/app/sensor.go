@@ -34,6 +34,11 @@ type loaded struct {
 	partly, fleeting string // what does not work in it, in words
 }
 
+// xdpBans is how many bans the program has room for: twice as many as there can be
+// without proof. The kernel takes 16 bytes at once for each that might come, so the
+// whole of the book would cost 16 MiB; what finds no room is nftables' alone.
+const xdpBans = 2 * respond.MaxUnproved
+
 // beginSensor begins to load what c, or a ban of before, wants of the XDP
 // program. The kernel takes its time to look through it, so other things go on
 // meanwhile.
@@ -72,7 +77,7 @@ func loadSensor(c *config.Config) (l loaded) {
 		c.Close()
 	}
 	if err == nil {
-		s.Sensor, err = bpf.OpenSensor(bpf.SensorOptions{Workers: workers(), Folder: folder, Peers: s.peers, Prepared: prepared})
+		s.Sensor, err = bpf.OpenSensor(bpf.SensorOptions{Workers: workers(), Bans: xdpBans, Folder: folder, Peers: s.peers, Prepared: prepared})
 	}
 	if err == nil {
 		s.source, err = xdp.Open(s.Sensor)
@@ -173,8 +178,8 @@ const (
 	lookPause = 5 * time.Second  // how often that is looked at
 )
 
-// keepSensor looks after what nobody tells of: that what is pinned stays so, and
-// the challenge.
+// keepSensor clears away what others have left, and looks after the challenge, of
+// which nobody tells.
 func (d *daemon) keepSensor(ctx context.Context, s *sensor) error {
 	if s.folder != "" {
 		if err := bpf.ClearAway(s.folder); err != nil {
@@ -189,7 +194,6 @@ func (d *daemon) keepSensor(ctx context.Context, s *sensor) error {
 		case <-ctx.Done():
 			return nil
 		case now := <-tick.C:
-			d.keepPinned(s)
 			if d.conf.Load().VerifySource && now.Sub(rotated) >= rotation {
 				rotated = now
 				d.sayChallenge(s.RotateKeys())

@@ -77,6 +77,7 @@ func (d *daemon) setSensor(c *config.Config) error {
 // peer, and one attempt of his that did not fail.
 func (d *daemon) connected(who netip.Addr, local netip.AddrPort) {
 	d.peers.See(who)
+	d.record.learned.connected(who, local.Port())
 	if s := d.sensor.Load(); s != nil {
 		s.pipelines[s.WorkerOf(who)].succeeded(success{time.Now().UnixNano(), who, local})
 	}

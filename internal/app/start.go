@@ -142,7 +142,11 @@ func absolute(c *config.Config) error {
 		return err
 	}
 	c.Path = path
-	for _, p := range []*string{&c.IgnoreFile, &c.HistoryFile, &c.BlockedFile} {
+	paths := []*string{&c.IgnoreFile, &c.HistoryFile, &c.BlockedFile, &c.SourcesFile, &c.DatabaseFile}
+	for i := range c.GeoFiles {
+		paths = append(paths, &c.GeoFiles[i])
+	}
+	for _, p := range paths {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(filepath.Dir(path), *p)
 		}

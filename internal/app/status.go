@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 
 	"portsentry/internal/bpf"
@@ -37,7 +36,7 @@ func (d *daemon) endAsking() {
 	d.closing = true
 }
 
-// Status is for view.Backend.
+// Status is for control.State.
 func (d *daemon) Status(context.Context) (view.Status, error) {
 	done, err := d.ask()
 	if err != nil {
@@ -56,7 +55,10 @@ func (d *daemon) Status(context.Context) (view.Status, error) {
 		Counters: d.counters(), // may find a problem
 		Bans:     d.responder.Count(),
 	}
-	s.Problems = d.problems.list()
+	if bans, enforced, checked := d.enforced(); !checked.IsZero() {
+		s.CheckedBans, s.Enforced, s.Checked = bans, enforced, &checked
+	}
+	s.Problems, s.Lacks = d.problems.list(), d.lacks
 	if findsScans(c) {
 		s.Horizon = horizon().Seconds()
 	}
@@ -153,8 +155,14 @@ func (d *daemon) counters() []view.Counter {
 
 	r := d.responder.Stats()
 	count("bans_total", "bans made", r.Bans)
+	count("bans_put_back_total", "bans that somebody took out of the kernel and that were put back", d.watchdog.remade.Load())
+	loss("bans_not_put_back_total", "of such bans, times that they could not be", d.watchdog.failed.Load())
 	loss("bans_refused_total", "bans not made: too many, or too many a second", r.RefusedLimits)
 	loss("bans_failed_total", "bans that a native method refused", r.NativeFailed)
+	if c := d.record.cut; c != nil {
+		count("connections_cut_total", "connections of fully banned sources taken out of connection tracking", c.cut.Load())
+		loss("connections_uncut_total", "full bans whose connections were not: too many at once", c.lost.Load())
+	}
 	loss("commands_refused_total", "commands not run because the queue was full", r.RefusedBusy)
 	loss("commands_failed_total", "commands that failed", r.StepsFailed)
 	if d.table.Load() != nil || d.sensor.Load() != nil {
@@ -169,6 +177,16 @@ func (d *daemon) counters() []view.Counter {
 		count("names_failed_total", "of them, without an answer in time", n.Failed)
 		count("names_refused_total", "names not asked for: too many at once", n.Refused)
 	}
+	if n := d.allowed.names.Stats(); n.Asked > 0 {
+		count("allow_asked_total", "questions for the addresses of names in the ignore file", n.Asked)
+		count("allow_failed_total", "of them, without an answer", n.Failed)
+		count("allow_waits_total", "sightings that waited for the answers before anybody was banned", d.decider.doubted.Load())
+		loss("allow_left_out_total", "addresses of such names that are not spared: too many of one name, or of no host", n.LeftOut)
+	}
+	d.journalCounters(count, loss)
+	followers, missed := d.feed.stats()
+	count("followers", "who follow what happens now (portsentry events -f)", uint64(followers))
+	count("followers_missed_total", "events for which they were too slow, as they were told", missed)
 	l := d.log.Stats()
 	loss("log_lines_lost_total", "log lines that could not be written", l.Lost)
 	if lost, kept := d.record.historyLost(); kept {
@@ -229,7 +247,7 @@ func (d *daemon) kernelCounters(x *bpf.Tally, count, loss func(string, string, u
 	count("provisional_revoked_total", "provisional bans taken back", d.decider.revoked.Load())
 }
 
-// Bans is for view.Backend.
+// Bans is for control.State.
 func (d *daemon) Bans(context.Context) ([]view.Ban, error) {
 	done, err := d.ask()
 	if err != nil {
@@ -244,32 +262,14 @@ func (d *daemon) Bans(context.Context) ([]view.Ban, error) {
 	return out, nil
 }
 
-// Unban is for view.Backend.
-func (d *daemon) Unban(ctx context.Context, who view.Caller, a netip.Addr) ([]view.Ban, error) {
-	done, err := d.ask()
-	if err != nil {
-		return nil, err
-	}
-	defer done()
-	lifted, err := d.responder.Unban(ctx, a, respond.End{Ending: respond.Lifted, By: fmt.Sprintf("uid %d", who.UID)})
-	if back := d.takeBack(ctx, a); back != nil {
-		err = errors.Join(err, fmt.Errorf("take back a provisional ban: %w", back))
-	}
-	out := make([]view.Ban, len(lifted))
-	for i, l := range lifted {
-		out[i] = banRow(l)
-	}
-	if len(lifted) > 0 {
-		d.log.Notice(fmt.Sprintf("adminalert: %s is no longer banned, by uid %d (pid %d)", a, who.UID, who.PID))
-	}
-	return out, err
-}
-
 func banRow(row respond.InForce) view.Ban {
 	b := row.Ban
 	v := view.Ban{
 		Prefix: b.Prefix, Scope: b.Scope.String(), Strength: b.Strength.String(), Evidence: b.Evidence.String(),
-		Since: b.Since, Times: b.Times, Reason: b.Reason, Methods: slices.Clone(row.Methods),
+		Since: b.Since, Times: b.Times, Reason: b.Reason, Methods: row.Methods,
+	}
+	if len(row.Steps) > 0 {
+		v.Methods = slices.Clone(v.Methods) // which many rows share
 	}
 	for _, s := range row.Steps {
 		v.Methods = append(v.Methods, s.String())
@@ -278,21 +278,23 @@ func banRow(row respond.InForce) view.Ban {
 		v.Methods = []string{}
 	}
 	if !b.Until.IsZero() {
-		v.Until = &b.Until
+		until := b.Until // the whole of b would be kept for it
+		v.Until = &until
 	}
 	if len(row.Lasting) > 0 {
 		v.Note = stays(row.Lasting)
 	}
 	if row.Counted {
-		v.Dropped, v.Alive = &row.Dropped, row.Alive
+		dropped := row.Dropped // likewise
+		v.Dropped, v.Alive = &dropped, row.Alive
 	}
 	return v
 }
 
 // trapCounters adds what the trap sockets count.
 func trapCounters(s listen.Stats, count, loss func(string, string, uint64)) {
-	count("contacts_total", "connections and datagrams that trap sockets took", s.Contacts)
-	loss("contacts_lost_total", "connections and datagrams for trap sockets that the kernel had no room for", s.Lost)
+	count("trap_contacts_total", "connections and datagrams that trap sockets took", s.Contacts)
+	loss("trap_contacts_lost_total", "connections and datagrams for trap sockets that the kernel had no room for", s.Lost)
 	count("banners_total", "banners sent", s.Banners)
 	count("banners_withheld_total", "UDP banners not sent: too many, or they could start a loop", s.Withheld)
 	count("banners_cut_total", "banners cut short: the peer was too slow", s.Cut)

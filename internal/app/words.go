@@ -18,7 +18,7 @@ const maxNamed = 8
 // leftAlone lists what is never a trap and who is never acted on.
 func (d *daemon) leftAlone(left []host.LeftLink) []string {
 	var out []string
-	if l := d.listening(); l != "" {
+	if l := d.served; l != "" {
 		out = append(out, l)
 	}
 	s := d.facts.watcher.Snapshot()
@@ -33,7 +33,7 @@ func (d *daemon) leftAlone(left []host.LeftLink) []string {
 		who = append(who, l.String()+" your login")
 	}
 	for _, f := range d.ignore {
-		if n := len(f.prefixes); n > 0 {
+		if n := f.entries.Count(); n > 0 {
 			who = append(who, fmt.Sprintf("%d %s of %s", n, plural(n, "line", "lines"), f.path))
 		}
 	}

@@ -35,11 +35,15 @@ func Folder() (string, error) {
 	return filepath.Join(ourFolder, "net-"+strconv.FormatUint(cookie, 16)), nil
 }
 
-// Mount mounts the BPF file system in its usual place where nobody has.
+// Mount mounts the BPF file system in its usual place where nobody has. Of a daemon
+// that is not root our folder alone may be mounted there, and be its own
+// (portsentry.service).
 func Mount() error {
-	var st unix.Statfs_t
-	err := unix.Statfs(fileSystem, &st)
-	if err == nil && int64(st.Type)&0xffffffff != unix.BPF_FS_MAGIC {
+	there, err := isBPF(ourFolder)
+	if err != nil || !there {
+		there, err = isBPF(fileSystem)
+	}
+	if err == nil && !there {
 		err = unix.Mount("bpf", fileSystem, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=700")
 	}
 	if err != nil {
@@ -48,11 +52,42 @@ func Mount() error {
 	return nil
 }
 
+// isBPF reports whether path is in a BPF file system.
+func isBPF(path string) (bool, error) {
+	var st unix.Statfs_t
+	err := unix.Statfs(path, &st)
+	return err == nil && int64(st.Type)&0xffffffff == unix.BPF_FS_MAGIC, err
+}
+
 // ClearAway removes what namespaces that are gone have left beside folder. It
 // takes its time.
 func ClearAway(folder string) error {
 	parent, ours := filepath.Split(folder)
 	return oneByOne(parent, func() error { return clearAway(parent, ours) })
+}
+
+// Unload takes the program of this network namespace off its interfaces, with what
+// it holds, and says whether there was one. It must not be in use.
+func Unload() (there bool, err error) {
+	folder, err := Folder()
+	if err != nil {
+		return false, err
+	}
+	if _, err := os.Stat(folder); errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	err = oneByOne(filepath.Dir(folder), func() error {
+		held, err := lockExisting(folder)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		there = true
+		return errors.Join(unpin(folder), held.Close())
+	})
+	return there, err
 }
 
 // ErrInUse means that another process has a Sensor in the folder.
@@ -171,10 +206,19 @@ func abandoned(folder string) bool {
 	if links > 0 {
 		return true
 	}
-	m, err := ebpf.LoadPinnedMap(filepath.Join(folder, xdpMapBans), nil)
-	if err != nil {
-		return errors.Is(err, fs.ErrNotExist)
+	for name, holds := range map[string]func(*ebpf.Map) bool{xdpMapBans: holdsBans, xdpMapNets: netsHold} {
+		m, err := ebpf.LoadPinnedMap(filepath.Join(folder, name), nil)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return false
+		}
+		held := holds(m)
+		m.Close()
+		if held {
+			return false
+		}
 	}
-	defer m.Close()
-	return !holdsBans(m)
+	return true
 }

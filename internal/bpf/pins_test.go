@@ -4,9 +4,11 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
 
@@ -56,5 +58,49 @@ func TestPinAgain(t *testing.T) {
 	}
 	if err := next.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// Somebody takes the program off an interface: it runs there again, and stays pinned.
+func TestAttachAgain(t *testing.T) {
+	enterSpace(t)
+	parent := t.TempDir()
+	if err := unix.Mount("bpf", parent, "bpf", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(parent, unix.MNT_DETACH) })
+	folder := filepath.Join(parent, "ours")
+	s, err := OpenSensor(SensorOptions{Folder: folder})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.Attach(1, true); err != nil { // lo
+		t.Fatal(err)
+	}
+	for _, taken := range []bool{false, true, false} {
+		if taken {
+			l, err := link.LoadPinnedLink(filepath.Join(folder, linkPrefix+"1"+genericSuffix), nil)
+			if err == nil {
+				err = l.Detach() // as `bpftool link detach` does
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.Close()
+		}
+		if again, err := s.AttachAgain(); err != nil || taken != slices.Equal(again, []int32{1}) || !taken && len(again) > 0 {
+			t.Errorf("taken off: %v; on again: %v, %v", taken, again, err)
+		}
+	}
+	if missing, err := s.PinAgain(); missing || err != nil {
+		t.Errorf("pins missing: %v, %v", missing, err)
+	}
+	// One pin alone is missed, too.
+	if err := os.Remove(filepath.Join(folder, xdpMapNets)); err != nil {
+		t.Fatal(err)
+	}
+	if missing, err := s.PinAgain(); !missing || err != nil {
+		t.Errorf("a pin is missing: %v, %v", missing, err)
 	}
 }

@@ -63,6 +63,7 @@ type Sensor struct {
 	rotated uint64 // monotonic: when config.Key last changed, 0 for never
 	own     map[netip.Addr]struct{}
 	spare   map[netip.Prefix]struct{}
+	nets    nets
 	links   map[int32]*attached
 }
 
@@ -76,7 +77,7 @@ func OpenSensor(o SensorOptions) (*Sensor, error) {
 	}
 	s := &Sensor{
 		folder: o.Folder, links: make(map[int32]*attached),
-		own: make(map[netip.Addr]struct{}), spare: make(map[netip.Prefix]struct{}),
+		own: make(map[netip.Addr]struct{}), spare: make(map[netip.Prefix]struct{}), nets: make(nets),
 	}
 	if s.folder != "" {
 		var err error
@@ -198,7 +199,13 @@ func (s *Sensor) begin(workers int, tookOver bool) error {
 	s.config.Workers = uint32(workers)
 	s.config.Provisional = uint64(defaultProvisional)
 	if tookOver {
-		s.config.Bans = 1
+		s.config.Bans = bannedAddrs
+		if s.nets, err = readNets(s.objects.Nets); err != nil {
+			return fmt.Errorf("ranges that an earlier run has banned: %w", err)
+		}
+		if len(s.nets) > 0 {
+			s.config.Bans |= bannedNets
+		}
 		if err := s.objects.HitsUntil.Set(monotonic() + uint64(defaultProvisional)); err != nil {
 			return err
 		}

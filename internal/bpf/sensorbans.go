@@ -3,8 +3,10 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -36,7 +38,7 @@ const (
 
 // Ban is an entry of the program's table of bans. It ends by itself.
 type Ban struct {
-	Prefix   netip.Prefix // an address, or an IPv6 /64
+	Prefix   netip.Prefix // an address, an IPv6 /64, or any other range (IsNet)
 	Until    time.Time    // zero: never
 	Strength Strength
 	Protos   Protos
@@ -82,21 +84,49 @@ var ErrBansFull = errors.New("as many bans as there is room for")
 
 // PutBans puts bans in force, or replaces them: all or none, and of two of one
 // prefix the later. What the program has counted of a ban that is replaced, its own
-// included, goes on, but for packets of this very moment.
+// included, goes on, but for packets of this very moment. A pardon of a range, or a
+// ban of one that has ended, takes out the ban that there is.
 func (s *Sensor) PutBans(bans []Ban) error {
 	if len(bans) == 0 {
 		return nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	fresh := s.config.Bans == 0
-	if fresh {
-		s.config.Bans = 1
-		if err := s.configure(); err != nil {
-			return err
+	now, wall := monotonic(), time.Now()
+	if !slices.ContainsFunc(bans, func(b Ban) bool { return IsNet(b.Prefix) }) {
+		return s.putAddrs(bans, now, wall)
+	}
+	var ranges, addrs []Ban
+	for _, b := range bans {
+		if IsNet(b.Prefix) {
+			ranges = append(ranges, b)
+		} else {
+			addrs = append(addrs, b)
 		}
 	}
-	now, wall := monotonic(), time.Now()
+	before := maps.Clone(s.nets)
+	next, err := s.nets.with(ranges, now, wall)
+	if err != nil {
+		return err
+	}
+	if err = s.putNets(next, ranges); err == nil {
+		err = s.putAddrs(addrs, now, wall)
+	}
+	if err != nil {
+		err = errors.Join(err, s.putNets(before, nil))
+	}
+	return err
+}
+
+// putAddrs is PutBans for addresses and IPv6 /64s.
+func (s *Sensor) putAddrs(bans []Ban, now uint64, wall time.Time) error {
+	if len(bans) == 0 {
+		return nil
+	}
+	fresh := s.config.Bans&bannedAddrs == 0
+	if err := s.lookAt(bannedAddrs, true); err != nil {
+		return err
+	}
 	keys, values := make([]xdpBanKey, len(bans)), make([]xdpBan, len(bans))
 	var until uint64
 	hits := s.objects.HitsUntil.Get(&until) == nil && until > now
@@ -108,19 +138,7 @@ func (s *Sensor) PutBans(bans []Ban) error {
 		if err != nil {
 			return err
 		}
-		v := xdpBan{
-			Until: math.MaxUint64, Strength: uint8(b.Strength), Protos: uint8(b.Protos),
-			Evidence: b.Evidence, Kind: b.Kind, Port: b.Port, Proto: b.Proto, Times: b.Times, Dropped: b.Dropped,
-		}
-		if !b.Since.IsZero() {
-			v.Since = uint64(b.Since.UnixNano())
-		}
-		if !b.Until.IsZero() {
-			v.Until = now + uint64(max(0, b.Until.Sub(wall)))
-		}
-		if b.Alive {
-			v.Marks = markAlive | markChallenged
-		}
+		v := b.value(now, wall)
 		keys[i] = key
 		if !fresh && s.objects.Bans.Lookup(&keys[i], &old) == nil {
 			before = append(before, replaced{i, old})
@@ -193,6 +211,9 @@ func banError(err error) error {
 
 // DeleteBan ends a ban; a missing one is no error.
 func (s *Sensor) DeleteBan(p netip.Prefix) error {
+	if IsNet(p) {
+		return s.PutBans([]Ban{{Prefix: p, Strength: Pardon}})
+	}
 	key, err := banKey(p)
 	if err != nil {
 		return err
@@ -205,6 +226,9 @@ func (s *Sensor) DeleteBan(p netip.Prefix) error {
 
 // Ban looks one up.
 func (s *Sensor) Ban(p netip.Prefix) (b Ban, there bool, err error) {
+	if IsNet(p) {
+		return s.net(p)
+	}
 	key, err := banKey(p)
 	if err != nil {
 		return b, false, err
@@ -216,7 +240,7 @@ func (s *Sensor) Ban(p netip.Prefix) (b Ban, there bool, err error) {
 	case err != nil:
 		return b, false, banError(err)
 	}
-	return v.ban(&key, monotonic(), time.Now()), true, nil
+	return v.ban(key.prefix(), monotonic(), time.Now()), true, nil
 }
 
 // EachBan calls fn for every entry, pardons and what has ended included, until
@@ -231,23 +255,23 @@ func (s *Sensor) EachBan(fn func(b *Ban) bool) error {
 	for {
 		n, err := s.objects.Bans.BatchLookup(&cursor, keys[:], values[:], nil)
 		for i := range n {
-			b := values[i].ban(&keys[i], now, wall)
+			b := values[i].ban(keys[i].prefix(), now, wall)
 			if !fn(&b) {
 				return nil
 			}
 		}
 		switch {
 		case errors.Is(err, ebpf.ErrKeyNotExist):
-			return nil
+			return s.eachNet(fn)
 		case err != nil:
 			return banError(err)
 		}
 	}
 }
 
-func (v *xdpBan) ban(key *xdpBanKey, now uint64, wall time.Time) Ban {
+func (v *xdpBan) ban(p netip.Prefix, now uint64, wall time.Time) Ban {
 	b := Ban{
-		Prefix: key.prefix(), Strength: Strength(v.Strength), Protos: Protos(v.Protos),
+		Prefix: p, Strength: Strength(v.Strength), Protos: Protos(v.Protos),
 		Evidence: v.Evidence, Kind: v.Kind, Port: v.Port, Proto: v.Proto, Times: v.Times,
 		Dropped: v.Dropped, Alive: v.Marks&markAlive != 0,
 	}
@@ -258,36 +282,6 @@ func (v *xdpBan) ban(key *xdpBanKey, now uint64, wall time.Time) Ban {
 		b.Until = wall.Add(time.Duration(int64(v.Until - now)))
 	}
 	return b
-}
-
-// Sweep takes out what has ended, and says how many entries are left. Nothing
-// depends on it but memory.
-func (s *Sensor) Sweep() (left int, err error) {
-	var gone []netip.Prefix
-	now := time.Now()
-	err = s.EachBan(func(b *Ban) bool {
-		if !b.Until.IsZero() && b.Until.Before(now) {
-			gone = append(gone, b.Prefix)
-		} else {
-			left++
-		}
-		return true
-	})
-	for _, p := range gone {
-		err = errors.Join(err, s.sweepOne(p))
-	}
-	return left, err
-}
-
-// sweepOne takes a ban out that has ended, unless it has been renewed since.
-func (s *Sensor) sweepOne(p netip.Prefix) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	b, there, err := s.Ban(p)
-	if err != nil || !there || b.Until.IsZero() || b.Until.After(time.Now()) {
-		return err
-	}
-	return s.DeleteBan(p)
 }
 
 // bans is what is carried over by hand.

@@ -17,7 +17,13 @@ import (
 // What is pinned, by name.
 const linkPrefix = "link_"
 
-func pinnedMaps() []string { return []string{xdpMapBans, xdpMapHits, xdpMapSeeds} }
+func pinnedMaps() []string { return []string{xdpMapBans, xdpMapNets, xdpMapHits, xdpMapSeeds} }
+
+// pinned are the maps that are, by name.
+func (s *Sensor) pinned() map[string]*ebpf.Map {
+	o := &s.objects
+	return map[string]*ebpf.Map{xdpMapBans: o.Bans, xdpMapNets: o.Nets, xdpMapHits: o.Hits, xdpMapSeeds: o.Seeds}
+}
 
 // remains are what an earlier run has left in the folder.
 type remains struct {
@@ -136,7 +142,7 @@ func (s *Sensor) settle(r *remains) error {
 	if s.folder == "" {
 		return nil
 	}
-	for name, m := range map[string]*ebpf.Map{xdpMapBans: s.objects.Bans, xdpMapHits: s.objects.Hits, xdpMapSeeds: s.objects.Seeds} {
+	for name, m := range s.pinned() {
 		if r.maps[name] != nil {
 			continue
 		}
@@ -187,6 +193,25 @@ func Remains(folder string) bool {
 	return err == nil
 }
 
+// unpinned reports whether somebody has removed any of what is pinned.
+func (s *Sensor) unpinned() bool {
+	gone := func(path string) bool {
+		_, err := os.Lstat(path)
+		return err != nil
+	}
+	for name := range s.pinned() {
+		if gone(filepath.Join(s.folder, name)) {
+			return true
+		}
+	}
+	for _, a := range s.links {
+		if a.pin != "" && gone(a.pin) {
+			return true
+		}
+	}
+	return false
+}
+
 // PinAgain pins anew what somebody has removed while the Sensor was in use, and
 // reports whether anything was missing.
 func (s *Sensor) PinAgain() (missing bool, err error) {
@@ -195,7 +220,7 @@ func (s *Sensor) PinAgain() (missing bool, err error) {
 	if s.folder == "" || s.lock == nil {
 		return false, nil
 	}
-	if _, err := os.Stat(filepath.Join(s.folder, xdpMapBans)); err == nil {
+	if !s.unpinned() {
 		return false, nil
 	}
 	switch f, err := lock(s.folder); {
@@ -205,7 +230,7 @@ func (s *Sensor) PinAgain() (missing bool, err error) {
 	case !errors.Is(err, ErrInUse): // that is us: the folder is there still
 		return true, err
 	}
-	for name, m := range map[string]*ebpf.Map{xdpMapBans: s.objects.Bans, xdpMapHits: s.objects.Hits, xdpMapSeeds: s.objects.Seeds} {
+	for name, m := range s.pinned() {
 		err = errors.Join(err, pinAnew(m, filepath.Join(s.folder, name)))
 	}
 	for _, a := range s.links {

@@ -40,6 +40,30 @@ inline_ void obey(struct standing *s, struct account *in, const struct ban_key *
 	in->ban = b;
 }
 
+// obey_net does so with the narrowest range banned that has src. A ban of src that is as
+// hard goes on to be what counts the packet.
+inline_ void obey_net(struct standing *s, struct account *in, const struct addr *src, __u64 now)
+{
+	struct spare_key key = {.bits = 128};
+	struct net_ban *n;
+	__u8 strength;
+
+	__builtin_memcpy(key.addr, src, 16);
+	n = bpf_map_lookup_elem(&nets, &key);
+	if (!n)
+		return;
+	strength = n->full > now ? FULL : n->soft > now ? SOFT : PARDON;
+	if (strength == PARDON || strength < s->strength)
+		return;
+	s->protos = BAN_ALL;
+	if (strength == s->strength)
+		return;
+	s->strength = strength;
+	s->marks = n->ban.marks;
+	s->decided = 1;
+	in->ban = &n->ban;
+}
+
 // hit_of says where in the hits that of src is: 0, or 1 and HITS times the bucket
 // and the place in it.
 once_ __u32 hit_of(const struct addr *src, __u64 now)
@@ -65,16 +89,19 @@ once_ __u32 hit_of(const struct addr *src, __u64 now)
 inline_ void find_standing(const struct packet *p, __u64 now, struct standing *s, struct account *in)
 {
 	struct ban_key key = {.addr = p->src, .bits = 128};
+	__u32 banned = config.bans;
 	struct bucket *b;
 	__u32 at, bucket;
 
-	if (config.bans) {
+	if (banned) {
 		obey(s, in, &key, now);
 		if (p->ip & IS_V6) {
 			key.addr.d[1] = 0;
 			key.bits = 64;
 			obey(s, in, &key, now);
 		}
+		if (banned & BANNED_NETS)
+			obey_net(s, in, &p->src, now);
 		if (s->decided)
 			return;
 	}

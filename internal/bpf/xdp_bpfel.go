@@ -130,6 +130,15 @@ type xdpEvent struct {
 	Options    [40]uint8
 }
 
+type xdpNetBan struct {
+	_    structs.HostLayout
+	Full uint64
+	Soft uint64
+	Bits uint32
+	Pad  uint32
+	Ban  xdpBan
+}
+
 type xdpPorts struct {
 	_    structs.HostLayout
 	Word [1024]uint64
@@ -183,6 +192,7 @@ const (
 	xdpMapHits        = "hits"
 	xdpMapMissedEven  = "missed_even"
 	xdpMapMissedOdd   = "missed_odd"
+	xdpMapNets        = "nets"
 	xdpMapOwn         = "own"
 	xdpMapPeers       = "peers"
 	xdpMapRings       = "rings"
@@ -256,6 +266,7 @@ type xdpMapSpecs struct {
 	Hits       *ebpf.MapSpec `ebpf:"hits"`
 	MissedEven *ebpf.MapSpec `ebpf:"missed_even"`
 	MissedOdd  *ebpf.MapSpec `ebpf:"missed_odd"`
+	Nets       *ebpf.MapSpec `ebpf:"nets"`
 	Own        *ebpf.MapSpec `ebpf:"own"`
 	Peers      *ebpf.MapSpec `ebpf:"peers"`
 	Rings      *ebpf.MapSpec `ebpf:"rings"`
@@ -305,6 +316,7 @@ type xdpMaps struct {
 	Hits       *ebpf.Map `ebpf:"hits"`
 	MissedEven *ebpf.Map `ebpf:"missed_even"`
 	MissedOdd  *ebpf.Map `ebpf:"missed_odd"`
+	Nets       *ebpf.Map `ebpf:"nets"`
 	Own        *ebpf.Map `ebpf:"own"`
 	Peers      *ebpf.Map `ebpf:"peers"`
 	Rings      *ebpf.Map `ebpf:"rings"`
@@ -327,6 +339,7 @@ func (m *xdpMaps) Close() error {
 		m.Hits,
 		m.MissedEven,
 		m.MissedOdd,
+		m.Nets,
 		m.Own,
 		m.Peers,
 		m.Rings,

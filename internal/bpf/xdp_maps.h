@@ -65,6 +65,15 @@ struct spare_key {
 	__u8 addr[16];
 };
 
+// A ban of a range. A look-up finds the narrowest alone, so it knows until when it and
+// the wider ones it lies in keep somebody out: fully, and at least softly. ban is its
+// own, as it is in bans.
+struct net_ban {
+	__u64 full, soft;
+	__u32 bits, pad; // how narrow it is: 96 and more for IPv4
+	struct ban ban;
+};
+
 // Sets of ports: TCP, UDP.
 struct ports {
 	__u64 word[1024];
@@ -147,11 +156,14 @@ enum {
 	SCANS = 256,       // tell of what begins something where nobody is, trap or not
 };
 
+// Bits of config.bans: which maps are not empty.
+enum { BANNED_ADDRS = 1, BANNED_NETS = 2 };
+
 // Written by user space, field by field.
 struct settings {
 	__u32 flags;
 	__u32 workers;      // rings in use, at least 1
-	__u32 bans;         // 0: the map of bans is empty
+	__u32 bans;         // 0: nobody is banned; else BANNED_ADDRS, BANNED_NETS or both
 	__u16 ephemeral_first, ephemeral_last;
 	__u8 armed_tcp, armed_udp;   // a hit bans; the protocols that are dropped
 	__u8 epoch;         // which map of missed is written
@@ -173,6 +185,16 @@ struct {
 	__type(key, struct ban_key);
 	__type(value, struct ban);
 } bans SEC(".maps");
+
+// The ranges; there is room for twice as many as there may be, so that what replaces
+// them can come before they go.
+struct {
+	__uint(type, MAP_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1 << 13);
+	__type(key, struct spare_key);
+	__type(value, struct net_ban);
+} nets SEC(".maps");
 
 struct {
 	__uint(type, MAP_ARRAY);

@@ -98,7 +98,9 @@ func docsFiles() []KeyDoc {
 	return []KeyDoc{{
 		Key: "IGNORE_FILE", Group: group, Since: "1.x", Values: pathValues,
 		Brief: "hosts that are never acted on",
-		Text: `One address or network a line, IPv4 or IPv6; a # begins a comment. The file is read again when it has changed. A line with a mistake is named and left out, the others hold. A file beside it with .static at the end of its name, as Debian had it, is read in the same way.
+		Text: `One entry a line: an address or network, IPv4 or IPv6, a DNS name, or, with GEO_FILES, a country or autonomous system; a # begins a comment. The file is read again when it has changed. A line with a mistake is named and left out, the others hold. A file beside it with .static at the end of its name, as Debian had it, is read in the same way.
+
+Names are asked for their addresses every 5 minutes, and again before anybody is banned. An address that a name has no longer is spared for an hour more, and what was known stays for a week where nobody answers.
 
 The addresses of this machine, its gateways and its resolvers, and the address you are logged in from need no line.`,
 	}, {
@@ -132,7 +134,7 @@ A file that is damaged is set aside under another name, and a new one is begun.`
 	}, {
 		Key: "GEO_FILES", Group: group, Since: "3.0", Values: "paths, commas between",
 		Brief: "databases of countries and networks, for the ignore file",
-		Text:  `Files of the MaxMind DB format (.mmdb), which are not ours to ship. With one that knows countries the ignore file may have lines such as country:IS, with one that knows autonomous systems AS64496. A file is read again when it has changed.`,
+		Text:  `Files of the MaxMind DB format (.mmdb), which are not ours to ship. With one that knows countries the ignore file may have lines such as country:IS, with one that knows autonomous systems AS64496. A file is read again when it has changed; one that cannot be read leaves what was read of it before in force.`,
 	}, {
 		Key: "RESOLVE_HOST", Group: group, Since: "1.x", Values: flagValues,
 		Brief: "look up the names of scanners",

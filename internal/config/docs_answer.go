@@ -43,7 +43,7 @@ No more than 10,000 answers a second leave, nor more than 100 to one network; AC
 	}, {
 		Key: "BAN_TIME", Group: group, Since: "3.0", Values: timeValues,
 		Brief: "how long a ban of a verified source lasts",
-		Text:  `A source that completed a handshake with one trap port opens no new connection for this long. One that did so with several trap ports is cut off entirely: no web page makes a browser do that. Bans of unverified sources double up to this length.`,
+		Text:  `A source that completed a handshake with one trap port opens no new connection for this long. One that did so with several trap ports is cut off entirely: no web page makes a browser do that. Each further ban of the same host is longer (BAN_TIME_FACTOR), up to BAN_TIME_MAX; those of an unverified source grow up to this length.`,
 	}, {
 		Key: "BAN_TIME_UNVERIFIED", Group: group, Since: "3.0", Values: timeValues,
 		Brief: "how long a ban of an unverified source lasts",

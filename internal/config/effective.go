@@ -23,6 +23,16 @@ func (c *Config) WriteEffective(w io.Writer) error {
 	return err
 }
 
+// Value is what is in force for key, as the file would have it; "" where nothing is set.
+func (c *Config) Value(key string) string {
+	for _, s := range settings(c) {
+		if s.key == key {
+			return s.show()
+		}
+	}
+	return ""
+}
+
 func (c *Config) watched() string {
 	var parts []string
 	for _, p := range c.protocols() {

@@ -3,6 +3,7 @@ package config
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -71,24 +72,43 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// FuzzParseIgnore: no text makes ParseIgnore panic; every entry is a masked
-// network, none in the IPv4-mapped form, and is read as itself.
+// FuzzParseIgnore: no text makes ParseIgnore panic; every entry is as it is kept,
+// a network masked and none in the IPv4-mapped form, and is read as itself.
 func FuzzParseIgnore(f *testing.F) {
 	f.Add([]byte("10.0.0.99/24\n::ffff:1.2.3.4/120 # x\r\n2001:DB8::/32\n10.2\n010.1.1.1\n1.*\nfe80::1%e\n1.2.3.4/255.255.0.0\n[::1]:1\nhost.lan"))
+	f.Add([]byte("Uptime.example.net.\ncountry:is\nAS64496\nas-1.2\n*.a.b\na_b\nhttp://a.bc/\ncc:uk\n\u00fc.de\n1.2.3.l0"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		list, err := ParseIgnore("f", data)
 		if err != nil {
 			checkMistakes(t, data, err)
 		}
-		for _, p := range list {
+		for _, p := range list.Prefixes {
 			if !p.IsValid() || p != p.Masked() || p.Addr().Is4In6() {
 				t.Fatalf("%v", p)
 			}
-			if back, err := ParseIgnore("f", []byte(p.String())); err != nil || len(back) != 1 || back[0] != p {
+			if back, err := ParseIgnore("f", []byte(p.String())); err != nil || back.Count() != 1 || back.Prefixes[0] != p {
 				t.Fatalf("%v is read as %v, %v", p, back, err)
 			}
 			if back, err := netip.ParsePrefix(p.String()); err != nil || back != p {
 				t.Fatalf("%v is not canonical", p)
+			}
+		}
+		for _, n := range list.Names {
+			if _, err := netip.ParseAddr(n.Value); err == nil || n.Line < 1 {
+				t.Fatalf("%+v", n)
+			}
+			if back, err := ParseIgnore("f", []byte(n.Value)); err != nil || back.Count() != 1 || back.Names[0].Value != n.Value {
+				t.Fatalf("%v is read as %v, %v", n, back, err)
+			}
+		}
+		for _, c := range list.Countries {
+			if back, err := ParseIgnore("f", []byte("country:"+c.Value)); err != nil || back.Count() != 1 || back.Countries[0].Value != c.Value {
+				t.Fatalf("%v is read as %v, %v", c, back, err)
+			}
+		}
+		for _, s := range list.Systems {
+			if back, err := ParseIgnore("f", fmt.Appendf(nil, "AS%d", s.Value)); err != nil || back.Count() != 1 || back.Systems[0].Value != s.Value {
+				t.Fatalf("%v is read as %v, %v", s, back, err)
 			}
 		}
 	})

@@ -8,31 +8,49 @@ import (
 	"strings"
 )
 
-// maxIgnored bounds the entries of one ignore file.
-const maxIgnored = 65536
+// Bounds of one ignore file. Names are asked for again and again, so there are
+// fewer of them.
+const (
+	maxIgnored      = 65536
+	maxIgnoredNames = 256
+)
+
+// Ignore is whom an ignore file names. All lists are in the order of the file.
+type Ignore struct {
+	Prefixes  []netip.Prefix  // host bits masked, IPv4-mapped addresses as IPv4
+	Names     []Entry[string] // DNS names, in small letters and without the final dot
+	Countries []Entry[string] // two capitals, ISO 3166-1
+	Systems   []Entry[uint32] // numbers of autonomous systems, RFC 6793
+}
+
+// Entry is an entry with its line.
+type Entry[T any] struct {
+	Value T
+	Line  int
+}
 
 // LoadIgnore reads an ignore file. Beside the error of ParseIgnore there may
 // be one of the file system.
-func LoadIgnore(path string) ([]netip.Prefix, error) {
+func LoadIgnore(path string) (Ignore, error) {
 	data, err := readBounded(path)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read the ignore file: %w", err)
+		return Ignore{}, fmt.Errorf("cannot read the ignore file: %w", err)
 	}
 	return ParseIgnore(path, data)
 }
 
-// ParseIgnore reads the text of an ignore file: an address or network a line,
-// host bits masked, IPv4-mapped addresses as IPv4. The error is a *Mistakes;
-// the entries of the good lines are returned beside it, so that a slip in one
-// line exposes nobody on another.
-func ParseIgnore(name string, data []byte) ([]netip.Prefix, error) {
+// ParseIgnore reads the text of an ignore file: an address, a network, a DNS
+// name, a country or an autonomous system a line. The error is a *Mistakes; the
+// entries of the good lines are returned beside it, so that a slip in one line
+// exposes nobody on another.
+func ParseIgnore(name string, data []byte) (Ignore, error) {
 	rep := &report{file: name}
-	var all []netip.Prefix
+	var all Ignore
 	if len(data) > maxFile {
 		data = data[:strings.LastIndexByte(string(data[:maxFile]), '\n')+1]
 		rep.add(0, "", "more than %d bytes; what is above was not read", maxFile)
 	}
-	left := 0
+	left, leftNames := 0, 0
 	for n, line := range lines(data) {
 		if !legible(n, line, rep) {
 			continue
@@ -42,23 +60,86 @@ func ParseIgnore(name string, data []byte) ([]netip.Prefix, error) {
 		if entry == "" {
 			continue
 		}
-		p, problem := parseNetwork(entry)
-		if problem != "" {
+		one, problem := parseEntry(entry, n)
+		switch {
+		case problem != "":
 			rep.add(n, "", "%s: %s", quoted(entry), problem)
 			continue
-		}
-		if len(all) == maxIgnored {
+		case all.Count() == maxIgnored:
 			if left++; left == 1 {
 				rep.add(n, "", "more than %d entries; this one and what comes after it is left out", maxIgnored)
 			}
 			continue
+		case len(one.Names) > 0 && len(all.Names) == maxIgnoredNames:
+			if leftNames++; leftNames == 1 {
+				rep.add(n, "", "more than %d DNS names; this one and those after it are left out", maxIgnoredNames)
+			}
+			continue
 		}
-		all = append(all, p)
+		all.Add(one)
 		if more != "" {
-			rep.add(n, "", "%s after %s was not read; one address a line, put # before a comment", quoted(more), brief(entry))
+			rep.add(n, "", "%s after %s was not read; one entry a line, put # before a comment", quoted(more), brief(entry))
 		}
 	}
 	return all, rep.err()
+}
+
+// Add adds what another file names.
+func (i *Ignore) Add(more Ignore) {
+	i.Prefixes = append(i.Prefixes, more.Prefixes...)
+	i.Names = append(i.Names, more.Names...)
+	i.Countries = append(i.Countries, more.Countries...)
+	i.Systems = append(i.Systems, more.Systems...)
+}
+
+// Line is the first line of an entry that is no network, as people write it: a name,
+// country:IS, AS64496. 0: there is none.
+func (i *Ignore) Line(entry string) int {
+	for _, e := range i.Names {
+		if e.Value == entry {
+			return e.Line
+		}
+	}
+	for _, e := range i.Countries {
+		if "country:"+e.Value == entry {
+			return e.Line
+		}
+	}
+	for _, e := range i.Systems {
+		if fmt.Sprintf("AS%d", e.Value) == entry {
+			return e.Line
+		}
+	}
+	return 0
+}
+
+// Count is how many entries there are.
+func (i *Ignore) Count() int {
+	return len(i.Prefixes) + len(i.Names) + len(i.Countries) + len(i.Systems)
+}
+
+// parseEntry reads what stands on one line.
+func parseEntry(entry string, line int) (one Ignore, problem string) {
+	host, _, _ := strings.Cut(entry, "/")
+	if _, err := netip.ParseAddr(host); err == nil {
+		p, problem := parseNetwork(entry)
+		one.Prefixes = []netip.Prefix{p}
+		return one, problem
+	}
+	if country, problem, is := parseCountry(entry); is {
+		one.Countries = []Entry[string]{{country, line}}
+		return one, problem
+	}
+	if system, problem, is := parseSystem(entry); is {
+		one.Systems = []Entry[uint32]{{system, line}}
+		return one, problem
+	}
+	if name, problem, is := parseName(entry); is {
+		one.Names = []Entry[string]{{name, line}}
+		return one, problem
+	}
+	_, problem = parseNetwork(entry) // which says what is wrong with it
+	return one, problem
 }
 
 // parseNetwork reads an address, or one with a prefix length or, IPv4 only, a
@@ -142,14 +223,7 @@ func strangeAddr(host, mask string) string {
 	if strings.Contains(host, ":") {
 		return "no IPv6 address"
 	}
-	if strings.Trim(host, "0123456789.") != "" && strings.IndexFunc(host, isNoName) < 0 {
-		return "host names are not read here; write the address"
-	}
 	return "no address; write one like 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32"
-}
-
-func isNoName(r rune) bool {
-	return r >= 0x80 || !isWord(byte(r)) && r != '.' && r != '-'
 }
 
 // strangeIPv4 is for digits, dots and stars. 1.x and 2.x read short forms

@@ -45,9 +45,8 @@ func TestParseIgnore(t *testing.T) {
 		{"10.0.0.0/0.0.0.255", "", `f:1: "10.0.0.0/0.0.0.255": 0.0.0.255 is the mask upside down; did you mean 10.0.0.0/24?`},
 		{"::ffff:10.0.0.0/24", "", `f:1: "::ffff:10.0.0.0/24": an IPv4 address in IPv6 form has a prefix length from 96 to 128; did you mean 10.0.0.0/24?`},
 		{"fe80::1%eth0/64", "", `f:1: "fe80::1%eth0/64": interfaces cannot be named here; did you mean fe80::1?`},
-		{"10.0.0.1 the printer\n10.0.0.2 10.0.0.3", "10.0.0.1/32 10.0.0.2/32", "f:1: \"the printer\" after 10.0.0.1 was not read; one address a line, put # before a comment\n" +
-			"f:2: \"10.0.0.3\" after 10.0.0.2 was not read; one address a line, put # before a comment"},
-		{"router.lan\nlocalhost\n10.0.0.2", "10.0.0.2/32", "f:1: \"router.lan\": host names are not read here; write the address\nf:2: \"localhost\": host names are not read here; write the address"},
+		{"10.0.0.1 the printer\n10.0.0.2 10.0.0.3", "10.0.0.1/32 10.0.0.2/32", "f:1: \"the printer\" after 10.0.0.1 was not read; one entry a line, put # before a comment\n" +
+			"f:2: \"10.0.0.3\" after 10.0.0.2 was not read; one entry a line, put # before a comment"},
 		{"10.77.2", "", `f:1: "10.77.2": an IPv4 address has four numbers; did you mean 10.77.2.0/24? (PortSentry 1.x and 2.x read 10.77.0.2)`},
 		{"10.", "", `f:1: "10.": no address; an IPv4 address is four numbers from 0 to 255`},
 		{"10.0/16", "", `f:1: "10.0/16": an IPv4 address has four numbers; did you mean 10.0.0.0/16?`},
@@ -72,7 +71,7 @@ f:8: "10.0.0.1,10.0.0.2": no address; write one like 192.0.2.7, 192.0.2.0/24 or 
 			"f:2: a NUL byte; is this a text file, and not saved as UTF-16?\nf:3: 65537 bytes are too long for a line (65536 at most)"},
 	} {
 		list, err := ParseIgnore("f", []byte(tt.text))
-		if got := prefixes(list); got != tt.entries {
+		if got := prefixes(list.Prefixes); got != tt.entries {
 			t.Errorf("%.60q: got %s, want %s", tt.text, got, tt.entries)
 		}
 		if got := strings.Join(mistakes(t, err), "\n"); got != tt.mistakes {
@@ -81,10 +80,81 @@ f:8: "10.0.0.1,10.0.0.2": no address; write one like 192.0.2.7, 192.0.2.0/24 or 
 	}
 }
 
+// others is what an ignore file names beside addresses, with the lines.
+func others(i Ignore) string {
+	var words []string
+	for _, e := range i.Names {
+		words = append(words, fmt.Sprintf("%d:%s", e.Line, e.Value))
+	}
+	for _, e := range i.Countries {
+		words = append(words, fmt.Sprintf("%d:country:%s", e.Line, e.Value))
+	}
+	for _, e := range i.Systems {
+		words = append(words, fmt.Sprintf("%d:AS%d", e.Line, e.Value))
+	}
+	return strings.Join(words, " ")
+}
+
+func TestParseIgnoreNames(t *testing.T) {
+	for _, tt := range []struct{ text, entries, mistake string }{
+		{"uptime.example.net\nUptime.Example.NET. # the same\n10.0.0.1", "1:uptime.example.net 2:uptime.example.net", ""},
+		{"router.lan\n163.com\na_b.example.net\nxn--bcher-kva.example\n1.2.example.net\nas64496.example.net\ncountry.example.net", "1:router.lan 2:163.com 3:a_b.example.net 4:xn--bcher-kva.example 5:1.2.example.net 6:as64496.example.net 7:country.example.net", ""},
+		{"country:IS\ncountry:no\nCOUNTRY:Gb", "1:country:IS 2:country:NO 3:country:GB", ""},
+		{"AS64496\nas1\nAS4294967295", "1:AS64496 2:AS1 3:AS4294967295", ""},
+
+		{"localhost", "", "a name is written in full, with a dot, such as localhost.example.net"},
+		{"uptime_example", "", "a name needs a dot; did you mean uptime.example?"},
+		{"*.example.net", "", "stars are not read: a name is asked for its addresses; did you mean example.net?"},
+		{"uptime.example.net/24", "", "a name has no prefix length; did you mean uptime.example.net?"},
+		{"uptime.example.net:443", "", "ports cannot be ignored; did you mean uptime.example.net?"},
+		{"a.example.net,b.example.net", "", "one entry a line; did you mean a.example.net?"},
+		{"https://uptime.example.net/x", "", "addresses of pages are not read; did you mean uptime.example.net?"},
+		{"b\u00fccher.example", "", "a name is written in the form xn--, as the DNS has it"},
+		{"a..example.net", "", "no name: up to 63 letters, digits and - between dots, 253 in all"},
+		{"-a.example.net", "", "no name: up to 63 letters, digits and - between dots, 253 in all"},
+		{strings.Repeat("a", 64) + ".example", "", "no name: up to 63 letters, digits and - between dots, 253 in all"},
+		{strings.Repeat("a.", 126) + "aa", "", "no name: up to 63 letters, digits and - between dots, 253 in all"},
+
+		// a slip in an address makes no name of it
+		{"203.0.113.999", "", "no address; an IPv4 address is four numbers from 0 to 255"},
+		{"203.0.113.l0", "", "no address; write one like 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32"},
+		{"10.0.0.x", "", "no address; write one like 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32"},
+		{"10.0.0.1x", "", "no address; write one like 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32"},
+		{"2001:db8::g", "", "no IPv6 address"},
+		{"fe80:1", "", "no IPv6 address"},
+
+		{"country:Iceland", "", "a country is two letters of ISO 3166-1, one country a line, such as country:IS"},
+		{"country:IS,NO", "", "a country is two letters of ISO 3166-1, one country a line, such as country:IS"},
+		{"country:", "", "a country is two letters of ISO 3166-1, one country a line, such as country:IS"},
+		{"IS", "", "a country is written country:IS"},
+		{"county:is", "", "did you mean country:IS?"},
+		{"country=IS", "", "did you mean country:IS?"},
+		{"geoip:IS", "", "did you mean country:IS?"},
+		{"country:UK", "", "did you mean country:GB?"},
+		{"AS-64496", "", "did you mean AS64496?"},
+		{"ASN64496", "", "did you mean AS64496?"},
+		{"as:064496", "", "did you mean AS64496?"},
+		{"AS1.10", "", "a system is one number; did you mean AS65546?"},
+		{"AS0", "", noSystem},
+		{"AS4294967296", "", noSystem},
+		{"AS64496x", "", noSystem},
+		{"AS", "", noSystem},
+	} {
+		list, err := ParseIgnore("f", []byte(tt.text))
+		if got := others(list); got != tt.entries {
+			t.Errorf("%.60q: got %s, want %s", tt.text, got, tt.entries)
+		}
+		got := strings.Join(mistakes(t, err), "\n")
+		if tt.mistake == "" && got != "" || tt.mistake != "" && got != fmt.Sprintf("f:1: %s: %s", quoted(tt.text), tt.mistake) {
+			t.Errorf("%.60q\n got %s\nwant %s", tt.text, got, tt.mistake)
+		}
+	}
+}
+
 func TestIgnoreBounds(t *testing.T) {
 	list, err := ParseIgnore("f", []byte(strings.Repeat("10.0.0.1\n", maxIgnored+5)))
-	if len(list) != maxIgnored {
-		t.Errorf("%d entries", len(list))
+	if len(list.Prefixes) != maxIgnored {
+		t.Errorf("%d entries", len(list.Prefixes))
 	}
 	if got := strings.Join(mistakes(t, err), "\n"); got != "f:65537: more than 65536 entries; this one and what comes after it is left out" {
 		t.Errorf("got %s", got)
@@ -93,14 +163,21 @@ func TestIgnoreBounds(t *testing.T) {
 	text := "10.0.0.1\n" + strings.Repeat(strings.Repeat("#", 1023)+"\n", 1024)
 	text = text[:maxFile-5] + "\n10.77.0.22\n10.0.0.9\n"
 	list, err = ParseIgnore("f", []byte(text))
-	if got := prefixes(list); got != "10.0.0.1/32" {
+	if got := prefixes(list.Prefixes); got != "10.0.0.1/32" {
 		t.Errorf("got %s", got)
 	}
 	if got := strings.Join(mistakes(t, err), "\n"); got != fmt.Sprintf("f: more than %d bytes; what is above was not read", maxFile) {
 		t.Errorf("got %s", got)
 	}
 	list, err = ParseIgnore("f", []byte(strings.Repeat("1", maxFile+1)))
-	if list != nil || err == nil {
+	if list.Count() != 0 || err == nil {
 		t.Errorf("got %v, %v", list, err)
+	}
+	list, err = ParseIgnore("f", []byte(strings.Repeat("a.example.net\n", maxIgnoredNames+5)+"10.0.0.1\n"))
+	if len(list.Names) != maxIgnoredNames || len(list.Prefixes) != 1 {
+		t.Errorf("%d names, %d networks", len(list.Names), len(list.Prefixes))
+	}
+	if got := strings.Join(mistakes(t, err), "\n"); got != "f:257: more than 256 DNS names; this one and those after it are left out" {
+		t.Errorf("got %s", got)
 	}
 }

@@ -205,6 +205,18 @@ func parseDuration(v string) (time.Duration, string) {
 	return sum, ""
 }
 
+// ParseTime reads a length of time as the keys and the commands take it.
+func ParseTime(v string) (time.Duration, error) {
+	d, wrong := parseDuration(v)
+	if wrong != "" {
+		return 0, fmt.Errorf("%.30q: %s", v, wrong)
+	}
+	return d, nil
+}
+
+// ShowTime is what ParseTime reads as d, in full seconds.
+func ShowTime(d time.Duration) string { return showDuration(d) }
+
 // showDuration is what parseDuration reads as d; "" for 0.
 func showDuration(d time.Duration) string {
 	var b strings.Builder

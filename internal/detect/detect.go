@@ -181,6 +181,7 @@ func (d *Detector) sighted(p *decode.Probe, s *Sighting, r *Rules, kind Kind, ba
 		Time: p.Time, IfIndex: p.IfIndex,
 		Src: p.Src, Dst: p.Dst, SrcPort: p.SrcPort, DstPort: p.DstPort,
 		Proto: p.Proto, Kind: kind, Flags: p.Flags, TTL: p.TTL, IPOptions: p.IPOptions,
+		Seq: p.Seq, Ack: p.Ack, Window: p.Window, IPID: uint16(p.IPID),
 		Fragmented:  p.Marks&decode.Fragmented != 0,
 		BadChecksum: bad,
 		Verified:    verified,

@@ -18,6 +18,8 @@ type Sighting struct {
 	Proto            uint8 // decode.ProtoTCP or decode.ProtoUDP
 	Kind             Kind
 	Flags            uint16 // TCP flags, decode.FIN and the like
+	Seq, Ack         uint32 // as they were, for who wants to see the packet
+	Window, IPID     uint16
 	TTL              uint8
 	IPOptions        decode.Tri
 	Fragmented       bool

@@ -3,6 +3,7 @@ package host
 import (
 	"bytes"
 	"encoding/binary"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -44,23 +45,44 @@ func (f fileSystem) logins() []netip.Addr {
 // client's address into the environment, sudo and su may take it out again, so
 // that of our ancestors counts too. It is called once, at start: later the
 // privilege to read them may be gone.
-func (f fileSystem) ownLogin() []netip.Addr {
+func (f fileSystem) ownLogin() []netip.Addr { return f.loginOf(os.Getpid()) }
+
+// LoginOf is where the process pid is logged in from, as far as its environment and
+// that of its ancestors say: usually one address, or none. It takes the privilege to
+// look into them.
+func LoginOf(pid int) []netip.Addr { return fileSystem{"/"}.loginOf(pid) }
+
+// maxEnviron bounds how much of an environment is looked at: sshd's variables are
+// among the first.
+const maxEnviron = 128 << 10
+
+func (f fileSystem) loginOf(pid int) []netip.Addr {
 	var l []netip.Addr
-	pid := os.Getpid()
 	for range 64 { // generations; pid 1 has parent 0
+		if pid <= 0 {
+			break
+		}
 		dir := filepath.Join(f.root, "proc", strconv.Itoa(pid))
-		if env, err := os.ReadFile(filepath.Join(dir, "environ")); err == nil {
+		if env, err := readStart(filepath.Join(dir, "environ"), maxEnviron); err == nil {
 			l = append(l, parseEnviron(env)...)
 		}
 		stat, err := os.ReadFile(filepath.Join(dir, "stat"))
 		if err != nil {
 			break
 		}
-		if pid = parentOf(stat); pid <= 0 {
-			break
-		}
+		pid = parentOf(stat)
 	}
 	return remote(l)
+}
+
+// readStart reads at most size bytes of a file.
+func readStart(path string, size int64) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return io.ReadAll(io.LimitReader(file, size))
 }
 
 func remote(l []netip.Addr) []netip.Addr {

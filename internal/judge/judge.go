@@ -12,10 +12,16 @@ import (
 
 // History is what the judge asks of the book of bans.
 type History interface {
-	// Bans is how often a has been banned before, within what is remembered.
-	Bans(a netip.Addr) int
+	// Bans is how often p has been banned before, within what is remembered: on
+	// proof where that is asked for.
+	Bans(p netip.Prefix, proved bool) int
 	// Neighbours is how many other addresses of the /64 of a are banned now.
 	Neighbours(a netip.Addr) int
+	// Proved is how many networks of bits+8 bits inside that of bits bits that a is
+	// in are banned on proof now, beside its own: bits is 56 or 48.
+	Proved(a netip.Addr, bits int) int
+	// Bannable reports whether p can be kept out by whatever keeps out the /64 of a.
+	Bannable(a netip.Addr, p netip.Prefix) bool
 }
 
 // Peers is what the judge asks about connections.
@@ -31,8 +37,10 @@ type Peers interface {
 type Policy struct {
 	BlockTCP, BlockUDP config.Block
 	Evidence           config.BlockEvidence
-	BanUnverified      time.Duration // BAN_TIME_UNVERIFIED, doubled for each earlier ban
-	BanVerified        time.Duration // BAN_TIME; also what doubling leads to
+	BanUnverified      time.Duration // BAN_TIME_UNVERIFIED; grows up to BanVerified
+	BanVerified        time.Duration // BAN_TIME; grows up to BanMost
+	BanMost            time.Duration // BAN_TIME_MAX
+	BanFactor          int           // BAN_TIME_FACTOR: how much longer each ban is than the one before
 	// ShowOwn (-L of 2.x): probes from this host's own addresses are shown as
 	// those of anybody. They are never answered all the same.
 	ShowOwn bool
@@ -81,7 +89,7 @@ func (j *Judge) Decide(s *detect.Sighting) Verdict {
 		if v.Spared == Martian {
 			v.Evidence = E0
 		}
-		v.Reason = v.Spared.Reason()
+		v.Reason = j.trust.Reason(netip.PrefixFrom(s.Src, s.Src.BitLen()), v.Spared)
 		return v
 	}
 	if !s.Triggered {
@@ -103,13 +111,10 @@ func (j *Judge) Decide(s *detect.Sighting) Verdict {
 			v.Scope = UDPOnly
 		}
 	}
-	v.Length = j.length(s.Src)
-	if v.Evidence >= E2 {
-		v.Length = j.policy.BanVerified
-	}
 	if v.Strength >= Soft && s.Src.Is6() {
 		j.widen(&v)
 	}
+	v.Length = j.policy.Growth(v.Evidence, j.history.Bans(v.Prefix, v.Evidence >= E2)+1).Length()
 	return v
 }
 
@@ -155,27 +160,35 @@ func (j *Judge) strength(v *Verdict) (Strength, string) {
 	return Soft, hit + ", unverified"
 }
 
-// length doubles the unverified ban for each earlier one, up to the
-// verified ban.
-func (j *Judge) length(a netip.Addr) time.Duration {
-	d := j.policy.BanUnverified
-	for n := j.history.Bans(a); n > 0 && d < j.policy.BanVerified; n-- {
-		d *= 2
-	}
-	return max(j.policy.BanUnverified, min(d, j.policy.BanVerified))
-}
+// several is how many networks with proof against each make one of the next size.
+const several = 3
 
-// widen makes the ban one of the /64 when another address of it is banned
-// already: a host there has 2^64 addresses to scan from. A /64 in which
-// somebody is to be spared or holds a connection is never banned as a whole.
+// widen makes the ban one of the /64 when another address of it is banned already: a
+// host there has 2^64 addresses to scan from. Whoever scans from one /64 after another
+// has been given a larger network: three /64s of a /56 make that, three /56s of a /48
+// that, with proof against each. A network in which somebody is to be spared or holds
+// a connection is never banned as a whole.
 func (j *Judge) widen(v *Verdict) {
-	if j.history.Neighbours(v.Sighting.Src) == 0 {
+	src := v.Sighting.Src
+	free := func(bits int) (netip.Prefix, bool) {
+		net, err := src.Prefix(bits)
+		return net, err == nil && j.trust.Within(net) == NotSpared && !j.peers.Any(net)
+	}
+	if j.history.Neighbours(src) == 0 {
 		return
 	}
-	net, err := v.Sighting.Src.Prefix(64)
-	if err != nil || j.trust.Within(net) != NotSpared || j.peers.Any(net) {
+	net, ok := free(64)
+	if !ok {
 		return
 	}
 	v.Prefix = net
-	v.Reason += "; second address of its /64"
+	because := "; second address of its /64"
+	for bits := 56; bits >= 48 && v.Evidence >= E2 && j.history.Proved(src, bits) >= several-1; bits -= 8 {
+		if net, ok = free(bits); !ok || !j.history.Bannable(src, net) {
+			break
+		}
+		v.Prefix = net
+		because = fmt.Sprintf("; third /%d of its /%d, with proof against each", bits+8, bits)
+	}
+	v.Reason += because
 }

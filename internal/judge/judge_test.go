@@ -34,10 +34,16 @@ func (p fakePeers) Any(net netip.Prefix) bool {
 	return false
 }
 
-type fakeHistory struct{ bans, neighbours int }
+type fakeHistory struct {
+	bans, neighbours int
+	proved           map[int]int // by bits
+	narrow           bool        // nothing wider than a /64 can be banned
+}
 
-func (h fakeHistory) Bans(netip.Addr) int       { return h.bans }
-func (h fakeHistory) Neighbours(netip.Addr) int { return h.neighbours }
+func (h fakeHistory) Bans(netip.Prefix, bool) int            { return h.bans }
+func (h fakeHistory) Neighbours(netip.Addr) int              { return h.neighbours }
+func (h fakeHistory) Proved(_ netip.Addr, bits int) int      { return h.proved[bits] }
+func (h fakeHistory) Bannable(netip.Addr, netip.Prefix) bool { return !h.narrow }
 
 func set(addrs ...string) map[netip.Addr]struct{} {
 	m := make(map[netip.Addr]struct{})
@@ -60,7 +66,7 @@ func trust() *Trust {
 
 var policy = Policy{
 	BlockTCP: config.BlockBan, BlockUDP: config.BlockBan, Evidence: config.EvidenceAny,
-	BanUnverified: 10 * time.Minute, BanVerified: time.Hour,
+	BanUnverified: 10 * time.Minute, BanVerified: time.Hour, BanMost: 7 * 24 * time.Hour, BanFactor: 2,
 }
 
 func hit(src string, kind detect.Kind) *detect.Sighting {

@@ -1,12 +1,25 @@
 package judge
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
+
+// Geo is what Trust asks about countries and autonomous systems.
+type Geo interface {
+	// Entry is the entry of the ignore file that p, or a part of it, belongs to, ""
+	// for none.
+	Entry(p netip.Prefix) string
+}
 
 // Trust is the list of whom to spare. It is immutable once built.
 type Trust struct {
 	ignore     map[netip.Prefix]struct{}
 	lens4      []int // prefix lengths that occur in ignore, each once
 	lens6      []int
+	names      map[netip.Addr]string
+	geo        Geo // nil: nobody is spared by it
+	few        []netip.Prefix
 	named      map[netip.Addr]Spared
 	own        map[netip.Addr]struct{}
 	broadcasts map[netip.Addr]struct{}
@@ -14,7 +27,10 @@ type Trust struct {
 
 // TrustFrom is what a Trust is built from. The maps are kept, not copied.
 type TrustFrom struct {
-	Ignore      []netip.Prefix // masked; the ignore file
+	Ignore      []netip.Prefix        // masked; the ignore file
+	Names       map[netip.Addr]string // addresses of names in it, each with its name
+	Geo         Geo                   // countries and systems in it; nil: there are none
+	Few         []netip.Prefix        // those of their networks that a kernel has room for
 	Own         map[netip.Addr]struct{}
 	Broadcasts  map[netip.Addr]struct{}
 	Gateways    []netip.Addr
@@ -27,8 +43,9 @@ type TrustFrom struct {
 func NewTrust(f TrustFrom) *Trust {
 	t := &Trust{
 		ignore: make(map[netip.Prefix]struct{}, len(f.Ignore)),
-		named:  make(map[netip.Addr]Spared),
-		own:    f.Own, broadcasts: f.Broadcasts,
+		names:  f.Names, geo: f.Geo, few: f.Few,
+		named: make(map[netip.Addr]Spared),
+		own:   f.Own, broadcasts: f.Broadcasts,
 	}
 	var seen4, seen6 [129]bool
 	for _, p := range f.Ignore {
@@ -69,7 +86,44 @@ func (t *Trust) Spares(src, dst netip.Addr) Spared {
 	if t.ignores(src) {
 		return Ignored
 	}
-	return t.named[src]
+	if as, ok := t.named[src]; ok {
+		return as
+	}
+	if t.entry(netip.PrefixFrom(src, src.BitLen())) != "" {
+		return Ignored
+	}
+	return NotSpared
+}
+
+// entry is the name, country or system in the ignore file that p, or somebody in
+// it, is spared by.
+func (t *Trust) entry(p netip.Prefix) string {
+	if p.IsSingleIP() {
+		if name, ok := t.names[p.Addr()]; ok {
+			return name
+		}
+	} else {
+		for a, name := range t.names {
+			if p.Contains(a) {
+				return name
+			}
+		}
+	}
+	if t.geo == nil {
+		return ""
+	}
+	return t.geo.Entry(p)
+}
+
+// Reason says in words why p, which Within or Spares has spared as that, is not
+// acted on: with the entry of the ignore file where it is none for an address.
+func (t *Trust) Reason(p netip.Prefix, as Spared) string {
+	if as == Ignored && !t.ignores(p.Addr()) {
+		if entry := t.entry(p); entry != "" {
+			return as.Reason() + " (" + entry + ")"
+		}
+	}
+	return as.Reason()
 }
 
 func (t *Trust) ignores(a netip.Addr) bool {
@@ -107,6 +161,9 @@ func (t *Trust) Within(p netip.Prefix) Spared {
 			return Own
 		}
 	}
+	if t.entry(p) != "" {
+		return Ignored
+	}
 	return NotSpared
 }
 
@@ -123,20 +180,27 @@ func (t *Trust) Martians() []netip.Prefix {
 	return out
 }
 
-// Prefixes lists everybody to be spared, for a firewall set.
+// Prefixes lists everybody to be spared, for a kernel's lists, in order: the same
+// trust gives the same list. Of countries and systems there are those that have few
+// networks; whom a kernel bans of the others is let go when we hear of it.
 func (t *Trust) Prefixes() []netip.Prefix {
-	out := make([]netip.Prefix, 0, len(t.ignore)+len(t.named)+len(t.own))
+	out := make([]netip.Prefix, 0, len(t.ignore)+len(t.names)+len(t.few)+len(t.named)+len(t.own))
+	single := func(a netip.Addr) { out = append(out, netip.PrefixFrom(a.WithZone(""), a.BitLen())) }
 	for p := range t.ignore {
 		out = append(out, p)
 	}
+	out = append(out, t.few...)
+	for a := range t.names {
+		single(a)
+	}
 	for a := range t.named {
-		out = append(out, netip.PrefixFrom(a, a.BitLen()))
+		single(a)
 	}
 	for a := range t.own {
-		a = a.WithZone("")
-		out = append(out, netip.PrefixFrom(a, a.BitLen()))
+		single(a)
 	}
-	return out
+	slices.SortFunc(out, netip.Prefix.Compare)
+	return slices.Compact(out)
 }
 
 // martian reports sources that no host sends from: this network (RFC 1122

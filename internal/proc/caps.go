@@ -20,17 +20,15 @@ const (
 	// BPF: to load and attach programs and to change their maps, together with
 	// CAP_NET_ADMIN.
 	BPF = cap.BPF
-	// SysPtrace: to read in /proc which address a login session came from, and
-	// which program serves a port.
-	SysPtrace = cap.SYS_PTRACE
-	// DACOverride: to open a rotated history file that belongs to another user.
+	// DACOverride: root without it cannot make files in a folder that is another
+	// user's, as /var/lib/portsentry is, or open a history that was rotated to one.
 	DACOverride = cap.DAC_OVERRIDE
 )
 
 // DropTo gives up, in every thread and for good, every capability but keep: from
 // the permitted, effective, inheritable, ambient and bounding sets. Nothing the
-// process starts later can regain any of them (no_new_privs). The user stays
-// root, so files that root owns remain open to us by ownership.
+// process starts later can regain any of them (no_new_privs). The user stays who
+// it is: what root owns remains open to root by ownership.
 //
 // Call it when sockets are open and the helper runs.
 func DropTo(keep ...Capability) error {
@@ -46,10 +44,16 @@ func DropTo(keep ...Capability) error {
 	if err := cap.ResetAmbient(); err != nil {
 		return fmt.Errorf("clear ambient capabilities: %w", err)
 	}
-	// The bounding set first: lowering it takes CAP_SETPCAP.
+	// The bounding set first: lowering it takes CAP_SETPCAP. Without that it stays as
+	// whoever started us wanted it, and means nothing: no_new_privs, below, keeps
+	// anything outside the permitted set from coming back.
+	lower, err := cap.GetProc().GetFlag(cap.Effective, cap.SETPCAP)
+	if err != nil {
+		return fmt.Errorf("capabilities: %w", err)
+	}
 	var drop []Capability
 	for c := range cap.MaxBits() {
-		if in, err := cap.GetBound(c); err == nil && in && !kept[c] {
+		if in, err := cap.GetBound(c); lower && err == nil && in && !kept[c] {
 			drop = append(drop, c)
 		}
 	}

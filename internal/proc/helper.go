@@ -17,11 +17,11 @@ import (
 )
 
 // Helper is a second process of this program, joined to us by a socket that
-// keeps records apart (unix SOCK_SEQPACKET). It lives until the socket closes:
-// a parent-death signal would hang on the thread that forked, and a Go thread
-// may end long before its process.
+// keeps records apart (unix SOCK_SEQPACKET). One of our own lives until the socket
+// closes: a parent-death signal would hang on the thread that forked, and a Go
+// thread may end long before its process.
 type Helper struct {
-	cmd  *exec.Cmd
+	cmd  *exec.Cmd // nil: the service manager's
 	conn *net.UnixConn
 }
 
@@ -67,6 +67,9 @@ func (h *Helper) Conn() *net.UnixConn { return h.conn }
 // An error also says when the helper had not ended well by itself.
 func (h *Helper) Stop(ctx context.Context) error {
 	h.conn.Close()
+	if h.cmd == nil {
+		return nil
+	}
 	pid := h.cmd.Process.Pid
 	exited := Exited(pid)
 	var late error

@@ -47,3 +47,17 @@ func Notify(state ...string) error {
 	}
 	return nil
 }
+
+// WatchdogEvery is how often the service manager is to hear WATCHDOG=1: twice in
+// the time after which it takes this process for hung (sd_watchdog_enabled(3)). 0:
+// it does not listen.
+func WatchdogEvery() time.Duration {
+	if pid := os.Getenv("WATCHDOG_PID"); pid != "" && pid != strconv.Itoa(os.Getpid()) {
+		return 0 // another process is meant
+	}
+	usec, err := strconv.ParseUint(os.Getenv("WATCHDOG_USEC"), 10, 63)
+	if err != nil || usec > uint64(time.Hour/time.Microsecond)*24*365 {
+		return 0
+	}
+	return time.Duration(usec) * time.Microsecond / 2
+}

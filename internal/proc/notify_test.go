@@ -78,3 +78,20 @@ func TestNotifyDeaf(t *testing.T) {
 	}
 	t.Error("the socket took everything")
 }
+
+func TestWatchdogEvery(t *testing.T) {
+	self := strconv.Itoa(os.Getpid())
+	for _, tt := range []struct {
+		usec, pid string
+		want      time.Duration
+	}{
+		{"", "", 0}, {"30000000", "", 15 * time.Second}, {"30000000", self, 15 * time.Second}, {"30000000", "1", 0},
+		{"0", self, 0}, {"x", self, 0}, {"-1", self, 0}, {"18446744073709551615", self, 0}, {"18446744073709551616", self, 0},
+	} {
+		t.Setenv("WATCHDOG_USEC", tt.usec)
+		t.Setenv("WATCHDOG_PID", tt.pid)
+		if got := WatchdogEvery(); got != tt.want {
+			t.Errorf("WATCHDOG_USEC=%s WATCHDOG_PID=%s: %v, want %v", tt.usec, tt.pid, got, tt.want)
+		}
+	}
+}

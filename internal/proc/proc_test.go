@@ -49,6 +49,8 @@ func TestMain(m *testing.M) {
 		dropped()
 	case "capable":
 		capable()
+	case "sandbox":
+		confined()
 	case "parent":
 		parent()
 	case "daemon":
@@ -213,8 +215,8 @@ func dropped() {
 	}
 	close(drop)
 	check.Wait()
-	if err := DropTo(NetRaw); err == nil {
-		failed("regained CAP_NET_RAW")
+	if err := DropTo(NetAdmin, NetRaw); err != nil || withSocket(unix.AF_PACKET, unix.SOCK_RAW, nil) == nil {
+		failed("regained CAP_NET_RAW, %v", err)
 	}
 	// What it starts gains nothing either, root though it is.
 	out, err := exec.Command("/bin/sh", "-c", "grep -E 'Cap(Prm|Eff|Bnd|Amb)|NoNewPrivs' /proc/self/status").CombinedOutput()

@@ -2,6 +2,7 @@ package respond
 
 import (
 	"context"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -26,12 +27,16 @@ func (r *Responder) stage(v *judge.Verdict, now time.Time, idle bool, o *Outcome
 	ban.Until = now.Add(v.Length)
 	old := r.book.entries[v.Prefix]
 	if old != nil && old.native(now) { // stronger or wider
-		ban.Strength = max(ban.Strength, old.ban.Strength)
-		if ban.Scope != old.ban.Scope { // one protocol, then the other
+		ban.Strength = max(ban.Strength, old.strength)
+		if ban.Scope != old.scope { // one protocol, then the other
 			ban.Scope = judge.AllProtocols
 		}
+		if old.ordered() { // and not enforced until now: it stays what the person asked for
+			ban = old.ban()
+		}
 	}
-	takes := func(m *method) bool { return !now.Before(m.again) && m.Takes(&ban) }
+	proved := !forgeable(&ban)
+	takes := func(m *method) bool { return (proved || !now.Before(m.again)) && m.Takes(&ban) }
 	methods := r.methods // which nobody changes: what all entries share costs nothing
 	if refuses := func(m *method) bool { return !takes(m) }; slices.ContainsFunc(methods, refuses) {
 		methods = slices.DeleteFunc(slices.Clone(methods), refuses)
@@ -40,31 +45,37 @@ func (r *Responder) stage(v *judge.Verdict, now time.Time, idle bool, o *Outcome
 	if len(methods) == 0 || idle && !slices.ContainsFunc(methods, enforces) {
 		return nil
 	}
-	if err := r.room(now); err != nil {
+	if err := r.room(&ban, old, now); err != nil {
 		o.Actions = append(o.Actions, Action{Step: StepNative, Host: v.Sighting.Src, Err: err})
 		return nil
 	}
-	e := old
-	if e == nil {
-		e = &entry{ban: ban, host: v.Sighting.Src, index: -1, more: r.book.none}
-		r.book.add(e)
-	}
-	if e.staging == nil {
-		e.staging = &staging{held: e.ban}
-	}
-	// The runner may hold a callback for an old entry: it stays the same one.
-	e.ban, e.length, e.staging.taking = ban, v.Length, methods
-	e.staging.times++
-
 	actions := make([]Action, len(methods))
 	for i, m := range methods {
 		actions[i] = Action{
 			Step: StepNative, Host: v.Sighting.Src, Skipped: !m.Enforces(), Text: nativeText(m.Method, &ban, v.Length),
 		}
 	}
-	o.Blocked, o.Already = e.enforced() || e.stands(), e.stands()
+	e := r.put(&ban, v.Sighting.Src, methods, actions)
+	o.Blocked, o.Already = r.book.enforced(e) || e.stands(), e.stands()
 	o.Actions = actions
-	r.staged = append(r.staged, staged{e, ban, methods, actions})
+	return e
+}
+
+// put stages ban, in the place of one of the same prefix. The actions, one a method,
+// are to say what became of it.
+func (r *Responder) put(ban *Ban, host netip.Addr, methods []*method, actions []Action) *entry {
+	// The runner may hold a callback for an old entry: it stays the same one.
+	e := r.book.entries[ban.Prefix]
+	if e == nil {
+		e = r.book.enter(ban, host, forgeable(ban))
+	}
+	if e.staging == nil {
+		e.staging = &staging{held: e.ban()}
+	}
+	r.book.replace(e, ban)
+	e.staging.taking = methods
+	e.staging.times++
+	r.staged = append(r.staged, staged{e, *ban, methods, actions})
 	return e
 }
 
@@ -147,15 +158,16 @@ func (r *Responder) committed(s *staged, now time.Time) {
 		}
 	}
 	if len(took) > 0 {
-		for _, m := range e.methods {
-			switch asked := slices.Contains(s.methods, m); {
-			case !asked:
+		longer := outlasts(&e.staging.held, &s.ban) // what one that failed holds
+		for _, m := range e.holders.methods {
+			switch asked, failed := slices.Contains(s.methods, m), !slices.Contains(took, m); {
+			case !asked, failed && longer:
 				e.own().leaving = append(e.leaving, m)
-			case !slices.Contains(took, m):
+			case failed:
 				took = append(slices.Clip(took), m)
 			}
 		}
-		e.methods, e.staging.held = took, s.ban
+		e.holders, e.staging.held = r.book.holding(took), s.ban
 		if len(e.leaving) > 0 {
 			e.leaving = slices.DeleteFunc(e.leaving, func(m *method) bool { return slices.Contains(took, m) })
 		}
@@ -163,19 +175,25 @@ func (r *Responder) committed(s *staged, now time.Time) {
 	if e.staging.times > 0 {
 		return // it has been staged again since
 	}
-	e.ban, e.staging = e.staging.held, nil
-	if len(e.methods)+len(e.leaving) == 0 && !e.stands() && !e.inFlight {
-		r.book.remove(e, now)
+	r.book.replace(e, &e.staging.held)
+	e.staging = nil
+	if len(e.holders.methods)+len(e.leaving) == 0 && !e.stands() && !e.inFlight {
+		r.book.remove(e, now, false)
 		return
 	}
-	if len(took) > 0 && e.enforced() {
+	if len(took) > 0 && r.book.enforced(e) {
 		r.stats.Bans++
 		r.began(e)
 	}
 }
 
+// outlasts reports whether a ends after b.
+func outlasts(a, b *Ban) bool {
+	return !b.Until.IsZero() && (a.Until.IsZero() || a.Until.After(b.Until))
+}
+
 // began tells the ledger.
 func (r *Responder) began(e *entry) {
 	e.listed = true
-	r.ledger.Began(e.ban, e.host)
+	r.ledger.Began(e.ban(), e.hostAddr())
 }

@@ -71,8 +71,8 @@ func (r *Responder) expire(ctx context.Context) time.Duration {
 		switch {
 		case e.inFlight:
 			r.book.again(e, now.Add(time.Second))
-		case len(e.leaving) > 0 && (e.ban.Until.IsZero() || now.Before(e.ban.Until)):
-			e.expire = e.ban.Until
+		case len(e.leaving) > 0 && (e.until.IsZero() || now.Before(e.until)):
+			e.expire = e.until
 			r.leave(ctx, e, now)
 			r.settle(e, now)
 		default:
@@ -86,13 +86,13 @@ func (r *Responder) expire(ctx context.Context) time.Duration {
 // entry: the book must not say that a host is free when it is not. A command
 // without an undo (a mail, a page) does not outlive the native ban it came with.
 func (r *Responder) end(ctx context.Context, e *entry, now time.Time) {
-	if len(e.methods) > 0 {
-		for _, m := range e.methods {
+	if len(e.holders.methods) > 0 {
+		for _, m := range e.holders.methods {
 			if !m.Ends() {
 				e.own().leaving = append(e.leaving, m)
 			}
 		}
-		e.methods = nil
+		e.holders = r.book.nobody
 		if !r.plan.CommandUndo && len(e.done) > 0 {
 			e.done = slices.DeleteFunc(e.done, func(s Step) bool { return s == StepCommand })
 		}
@@ -101,21 +101,22 @@ func (r *Responder) end(ctx context.Context, e *entry, now time.Time) {
 		r.book.again(e, now.Add(pause(e.tries)))
 		return
 	}
+	end := e.end
 	left, steps := r.lasting(e.done), r.undo(e)
-	if len(steps) > 0 && !r.submitUndo(e, steps, End{}) {
+	if len(steps) > 0 && !r.submitUndo(e, steps, end) {
 		r.book.again(e, now.Add(time.Second))
 		return
 	}
 	if len(left) > 0 {
 		m := e.own()
 		m.done, m.failed = left, nil
-		e.ban.Until = time.Time{}
+		e.until = time.Time{}
 		r.book.again(e, time.Time{})
 		return
 	}
-	r.book.remove(e, now)
+	r.book.remove(e, now, end.Ending == Expired)
 	if len(steps) == 0 {
-		r.ended(e, End{})
+		r.ended(e, end)
 	}
 }
 
@@ -132,8 +133,9 @@ func (r *Responder) leave(ctx context.Context, e *entry, now time.Time) {
 	if len(e.leaving) == 0 {
 		return
 	}
+	ban := e.ban()
 	e.leaving = slices.DeleteFunc(e.leaving, func(m *method) bool {
-		return m.Unban(ctx, e.ban) == nil
+		return m.Unban(ctx, ban) == nil
 	})
 	r.stats.UnbanFailed += uint64(len(e.leaving))
 	if e.tries++; e.tries >= maxTries {
@@ -147,8 +149,8 @@ func (r *Responder) leave(ctx context.Context, e *entry, now time.Time) {
 
 // schedule says when the book has to look at e again.
 func (r *Responder) schedule(e *entry, now time.Time) {
-	if e.native(now) {
-		e.expire = e.ban.Until
+	if len(e.holders.methods) > 0 || e.staging != nil {
+		e.expire = e.until
 	}
 	if next := now.Add(pause(e.tries)); len(e.leaving) > 0 && (e.expire.IsZero() || next.Before(e.expire)) {
 		e.expire = next
@@ -156,20 +158,21 @@ func (r *Responder) schedule(e *entry, now time.Time) {
 	r.book.schedule(e)
 }
 
-// settle books a change of e before its time: nothing may be left of it.
+// settle books a change of e before its time: nothing may be left of it, since what
+// it was founded on proved wrong.
 func (r *Responder) settle(e *entry, now time.Time) {
 	if !e.idle(now) {
 		r.schedule(e, now)
 		return
 	}
-	r.book.remove(e, now)
-	r.ended(e, End{})
+	r.book.remove(e, now, false)
+	r.ended(e, End{Ending: Unproved})
 }
 
 // ended tells the ledger of the end of what it was told the beginning of.
 func (r *Responder) ended(e *entry, end End) {
 	if e.listed {
-		r.ledger.Ended(e.ban, e.host, end, nil)
+		r.ledger.Ended(e.ban(), e.hostAddr(), end, nil)
 	}
 }
 
@@ -181,7 +184,7 @@ func (r *Responder) submitUndo(e *entry, steps []Step, end End) bool {
 	}
 	o := e.order
 	o.Steps = steps
-	ban, host := e.ban, e.host
+	ban, host := e.ban(), e.hostAddr()
 	return r.runner.Submit(o, func(actions []Action) {
 		r.mu.Lock()
 		defer r.mu.Unlock()

@@ -6,108 +6,136 @@ import (
 	"net/netip"
 	"slices"
 	"time"
-
-	"portsentry/internal/judge"
 )
 
-// Unban lifts the ban of a, and that of the /64 it lies in, at once, and says
-// what was in force. What the owner's steps began is undone by the runner; the
-// ledger hears of it.
+// Unban lifts the bans that a lies in, as Lift does.
 func (r *Responder) Unban(ctx context.Context, a netip.Addr, end End) ([]InForce, error) {
+	a = a.WithZone("")
+	return r.Lift(ctx, netip.PrefixFrom(a, a.BitLen()), end)
+}
+
+// Lift lifts every ban inside the prefix, and those that it lies in, at once; of the
+// zero Prefix: all. It says what was in force. What the owner's steps began is undone
+// by the runner; the ledger hears of it. With an error some may be lifted already.
+func (r *Responder) Lift(ctx context.Context, within netip.Prefix, end End) ([]InForce, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.commit(ctx)
-	now := time.Now()
-	var out []InForce
-	for range 2 { // the address itself, then its /64
-		e := r.book.find(a)
-		if e == nil {
-			break
-		}
-		row := r.row(e, now)
-		row.count(r.counters())
-		for _, m := range slices.Concat(e.methods, e.leaving) {
-			if err := m.Unban(ctx, e.ban); err != nil {
-				return out, err
+	var all []*entry
+	if within.IsValid() && within.IsSingleIP() {
+		r.book.around(within.Addr(), func(e *entry) bool {
+			all = append(all, e)
+			return false
+		})
+	} else {
+		r.each(func(e *entry) {
+			if !within.IsValid() || e.prefix.Overlaps(within) {
+				all = append(all, e)
 			}
-		}
-		steps := r.undo(e)
-		if len(steps) > 0 && !r.submitUndo(e, steps, end) {
-			return out, ErrBusy
-		}
-		e.methods = nil
-		if !e.common {
-			e.leaving, e.done = nil, nil
-		}
-		r.book.remove(e, now)
-		delete(r.book.past, e.ban.Prefix) // a person forgave it
-		if len(steps) == 0 {
-			r.ended(e, end)
-		}
-		out = append(out, row)
+		})
 	}
-	return out, nil
+	return r.lift(ctx, all, end, false)
 }
 
-// Spare lifts every ban, as Unban does, of a prefix that is to be spared by now,
-// and says what was in force.
+// LiftOnly lifts the ban of exactly p. ok is false where there is none.
+func (r *Responder) LiftOnly(ctx context.Context, p netip.Prefix, end End) (row InForce, ok bool, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.commit(ctx)
+	e := r.book.entries[p.Masked()]
+	if e == nil {
+		return InForce{}, false, nil
+	}
+	row, err = r.liftOne(ctx, e, end, r.counters())
+	return row, err == nil, err
+}
+
+// Spare lifts every ban, as Lift does, of a prefix that is to be spared by now, and
+// says what was in force. A network that a person banned stays: whom to spare inside
+// it is let in before.
 func (r *Responder) Spare(ctx context.Context, spared func(netip.Prefix) bool) ([]InForce, error) {
 	r.mu.Lock()
-	var prefixes []netip.Prefix
-	for p := range r.book.entries {
-		if spared(p) {
-			prefixes = append(prefixes, p)
+	defer r.mu.Unlock()
+	r.commit(ctx)
+	var all []*entry
+	r.each(func(e *entry) {
+		if (e.prefix.IsSingleIP() || !e.ordered()) && spared(e.prefix) {
+			all = append(all, e)
 		}
-	}
-	r.mu.Unlock()
+	})
+	return r.lift(ctx, all, End{Ending: Spared}, true)
+}
+
+// liftedAtOnce is how many bans are lifted before others get a turn.
+const liftedAtOnce = 64
+
+// lift takes entries out of force. After an error it goes on with the others where
+// it is told to. Calls hold r.mu; others get a turn meanwhile.
+func (r *Responder) lift(ctx context.Context, all []*entry, end End, goOn bool) ([]InForce, error) {
 	var out []InForce
 	var errs []error
-	for _, p := range prefixes {
-		rows, err := r.Unban(ctx, p.Addr(), End{Ending: Spared})
-		out, errs = append(out, rows...), append(errs, err)
+	counters := r.counters()
+	for i, e := range all {
+		if i%liftedAtOnce == liftedAtOnce-1 {
+			r.yield()
+			r.commit(ctx)
+		}
+		if r.book.entries[e.prefix] != e { // it has ended meanwhile
+			continue
+		}
+		row, err := r.liftOne(ctx, e, end, counters)
+		switch {
+		case err == nil:
+			out = append(out, row)
+		case goOn:
+			errs = append(errs, err)
+		default:
+			return out, err
+		}
 	}
 	return out, errors.Join(errs...)
 }
 
-// Relax turns native bans on unverified evidence against the addresses into
-// limited ones, for what is left of their time: their owners turned out to hold
-// a connection to a served port. A method that has no limited ban lifts it.
-func (r *Responder) Relax(ctx context.Context, addrs []netip.Addr) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.commit(ctx)
+func (r *Responder) liftOne(ctx context.Context, e *entry, end End, counters map[string]Counter) (InForce, error) {
 	now := time.Now()
-	var errs []error
-	for _, a := range addrs {
-		e := r.book.find(a)
-		if e == nil || !e.native(now) || e.ban.Strength != judge.Soft {
-			continue
-		}
-		errs = append(errs, r.relax(ctx, e, now))
+	row := r.row(e, now)
+	row.count(counters)
+	if err := r.letGo(ctx, e, &row.Ban); err != nil {
+		return row, err
 	}
-	r.nudge()
-	return errors.Join(errs...)
+	steps := r.undo(e)
+	if len(steps) > 0 && !r.submitUndo(e, steps, end) {
+		return row, ErrBusy
+	}
+	if !e.common || e.inFlight { // steps that succeed from now on are undone
+		m := e.own()
+		m.done, m.end = nil, end
+	}
+	r.book.remove(e, now, false)
+	r.book.past.forget(e.prefix) // it is forgiven
+	if len(steps) == 0 {
+		r.ended(e, end)
+	}
+	return row, nil
 }
 
-func (r *Responder) relax(ctx context.Context, e *entry, now time.Time) error {
-	relaxed := e.ban
-	relaxed.Strength = judge.Limited
-	relaxed.Reason += "; limited since it has a connection to a served port"
+// letGo takes the ban out of all methods that hold it. Those that fail go on to.
+func (r *Responder) letGo(ctx context.Context, e *entry, b *Ban) error {
+	var errs []error
+	holds := func(m *method) bool {
+		err := m.Unban(ctx, *b)
+		errs = append(errs, err)
+		return err != nil
+	}
 	var keep []*method
-	var failed error
-	for _, m := range e.methods {
-		if !m.Takes(&relaxed) {
-			e.own().leaving = append(e.leaving, m)
-			continue
+	for _, m := range e.holders.methods {
+		if holds(m) {
+			keep = append(keep, m)
 		}
-		keep = append(keep, m)
-		failed = errors.Join(failed, m.BanAll(ctx, []Ban{relaxed}))
 	}
-	e.methods = keep
-	if failed == nil && len(keep) > 0 {
-		e.ban = relaxed
+	e.holders = r.book.holding(keep)
+	if len(e.leaving) > 0 {
+		e.leaving = slices.DeleteFunc(e.leaving, func(m *method) bool { return !holds(m) })
 	}
-	r.leave(ctx, e, now)
-	r.settle(e, now)
-	return failed
+	return errors.Join(errs...)
 }

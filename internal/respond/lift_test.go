@@ -45,7 +45,7 @@ func TestRelist(t *testing.T) {
 	answer(r, net, false, never(t))
 	answer(r, verdict(scanner, judge.Soft, config.BlockBan), false, never(t))
 	l.began = nil
-	if r.Relist(); !slices.Equal(l.began, []netip.Addr{net.Sighting.Src}) {
+	if r.Relist(l.Began); !slices.Equal(l.began, []netip.Addr{net.Sighting.Src}) {
 		t.Errorf("listed: %v", l.began)
 	}
 }

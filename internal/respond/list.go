@@ -2,6 +2,7 @@ package respond
 
 import (
 	"net/netip"
+	"runtime"
 	"slices"
 	"time"
 )
@@ -10,7 +11,7 @@ import (
 type InForce struct {
 	Ban     Ban
 	Host    netip.Addr // the one of Ban.Prefix that steps were run for, and that files list; zero: its first
-	Methods []string   // names of native methods that hold it
+	Methods []string   // names of native methods that hold it; not to be changed
 	Steps   []Step     // owner's steps that stand
 	Lasting []Step     // those that only a person can undo
 
@@ -46,15 +47,15 @@ func (r *Responder) counters() map[string]Counter {
 
 // row is e as it stands now.
 func (r *Responder) row(e *entry, now time.Time) InForce {
-	row := InForce{Ban: e.ban, Host: e.host, Steps: slices.Clone(e.done), Lasting: r.lasting(e.done)}
-	holders := e.leaving
+	row := InForce{Ban: e.ban(), Host: e.hostAddr(), Steps: slices.Clone(e.done), Lasting: r.lasting(e.done)}
 	if e.native(now) {
-		holders = slices.Concat(e.methods, e.leaving)
-		if e.staging != nil {
-			holders = append(holders, e.staging.taking...)
-		}
+		row.Methods = e.holders.names
 	}
-	for _, m := range holders {
+	others := e.leaving
+	if e.staging != nil {
+		others = slices.Concat(e.leaving, e.staging.taking)
+	}
+	for _, m := range others {
 		if !slices.Contains(row.Methods, m.Name()) {
 			row.Methods = append(row.Methods, m.Name())
 		}
@@ -62,26 +63,48 @@ func (r *Responder) row(e *entry, now time.Time) InForce {
 	return row
 }
 
+// each gives all entries to f. Now and then others get a turn: what they add or take
+// out meanwhile may be missing, and is in order otherwise. Calls hold r.mu.
+func (r *Responder) each(f func(*entry)) {
+	n := 0
+	for _, e := range r.book.entries {
+		f(e)
+		if n++; n%turn == 0 {
+			r.yield()
+		}
+	}
+}
+
+// yield gives others a turn.
+func (r *Responder) yield() {
+	r.mu.Unlock()
+	runtime.Gosched()
+	r.mu.Lock()
+}
+
+// Size is how many prefixes the book has. It waits for nobody, so a Ledger may ask.
+func (r *Responder) Size() int { return int(r.book.size.Load()) }
+
 // Count is how many bans are in force. A dry run is not.
 func (r *Responder) Count() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now, n := time.Now(), 0
-	for _, e := range r.book.entries {
-		if e.blocks(now) {
+	r.each(func(e *entry) {
+		if r.book.blocks(e, now) {
 			n++
 		}
-	}
+	})
 	return n
 }
 
-// List gives what is in force, and what is dry run, in the order of prefixes.
+// List gives what is in force, and what is dry run, in the order of prefixes. What
+// begins or ends meanwhile may be missing.
 func (r *Responder) List() []InForce {
 	out, counters := r.rows()
 	for i := range out { // which may take a while: nobody waits for it
 		out[i].count(counters)
 	}
-	slices.SortFunc(out, func(a, b InForce) int { return a.Ban.Prefix.Compare(b.Ban.Prefix) })
 	return out
 }
 
@@ -89,23 +112,34 @@ func (r *Responder) rows() ([]InForce, map[string]Counter) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
-	out := make([]InForce, 0, len(r.book.entries))
-	for _, e := range r.book.entries {
-		if e.native(now) || e.blocks(now) {
+	stand := make([]*entry, 0, len(r.book.entries))
+	r.each(func(e *entry) {
+		if e.native(now) || r.book.blocks(e, now) {
+			stand = append(stand, e)
+		}
+	})
+	r.mu.Unlock()
+	slices.SortFunc(stand, func(a, b *entry) int { return a.prefix.Compare(b.prefix) })
+	out := make([]InForce, 0, len(stand)) // 350 bytes each
+	r.mu.Lock()
+	for i, e := range stand {
+		if r.book.entries[e.prefix] == e {
 			out = append(out, r.row(e, now))
+		}
+		if i%turn == turn-1 {
+			r.yield()
 		}
 	}
 	return out, r.counters()
 }
 
-// Relist tells the ledger once more of everybody that it has been told of: it has
-// another file.
-func (r *Responder) Relist() {
+// Relist tells once more of everybody whom the ledger has been told of.
+func (r *Responder) Relist(tell func(b Ban, host netip.Addr)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, e := range r.book.entries {
+	r.each(func(e *entry) {
 		if e.listed {
-			r.ledger.Began(e.ban, e.host)
+			tell(e.ban(), e.hostAddr())
 		}
-	}
+	})
 }

@@ -178,7 +178,7 @@ func TestRemake(t *testing.T) {
 	v := verdict("203.0.113.9", judge.Soft, config.BlockBan)
 	answer(r, v, false, nil)
 	for name, want := range map[string]int{"fake": 1, "another": 0} {
-		n, err := r.Remake(name, func(bans []Ban) error {
+		n, err := r.Remake(t.Context(), name, func(bans []Ban) error {
 			if len(bans) != want || want > 0 && bans[0].Prefix != v.Prefix {
 				t.Errorf("%s: %v", name, bans)
 			}

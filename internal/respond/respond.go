@@ -24,6 +24,7 @@ type Ban struct {
 	Port     uint16
 	Proto    uint8
 	Kind     string // detect.Kind in words
+	By       string // who asked for it, such as "uid 1000"; "": the daemon
 }
 
 // Ending is how a ban ended.
@@ -34,7 +35,7 @@ const (
 	Expired  Ending = iota // its time had come
 	Lifted                 // somebody lifted it
 	Spared                 // its owner turned out to be somebody who is never acted on
-	Unproved               // what it was founded on proved wrong
+	Unproved               // what it was founded on proved wrong: whoever was seen is connected
 	Undone                 // it was not confirmed in time
 )
 
@@ -47,18 +48,6 @@ func (e Ending) String() string {
 type End struct {
 	Ending Ending
 	By     string
-}
-
-// Widen makes b what it comes to together with o, another ban of the same prefix:
-// what either keeps out, for as long as either does.
-func (b *Ban) Widen(o *Ban) {
-	b.Strength = max(b.Strength, o.Strength)
-	if b.Scope != o.Scope {
-		b.Scope = judge.AllProtocols
-	}
-	if o.Until.IsZero() || !b.Until.IsZero() && o.Until.After(b.Until) {
-		b.Until = o.Until
-	}
 }
 
 // Method enforces bans natively (nft, xdp, route, ipset, dryrun). Calls come
@@ -92,6 +81,13 @@ type Stopper interface{ Stops(b *Ban) string }
 // somebody has it. ok is false for what the method does not hold.
 type Counter interface {
 	Counts(p netip.Prefix) (dropped uint64, alive, ok bool)
+}
+
+// Checker is a Method that can be asked whether it still holds bans: somebody else
+// may have taken them out of the kernel. Holds looks each of them up, one by one, and
+// gives the places in bans of those that are not there. With an error nothing is known.
+type Checker interface {
+	Holds(ctx context.Context, bans []Ban) (missing []int, err error)
 }
 
 // method is a Method as the Responder keeps it. Entries of the book point to it,

@@ -106,15 +106,14 @@ func (r *Responder) Answer(v *judge.Verdict, kernelSays bool, later func(Outcome
 	r.mu.Lock()
 	defer r.mu.Unlock()
 
-	e := r.book.find(v.Sighting.Src)
-	covered := e != nil && e.covers(v.Strength, v.Evidence, v.Scope, now)
-	idle := covered && !e.enforced() // a dry run
+	e, covered := r.book.cover(v, now)
+	idle := covered && !r.book.enforced(e) // a dry run
 	if covered && !idle {
 		if kernelSays {
 			return Outcome{Blocked: true, Already: true}, false
 		}
 		if first := e.unreported; first != nil {
-			e.unreported = nil
+			e.own().unreported = nil
 			return Outcome{Blocked: true, Actions: first}, false
 		}
 		r.retry(e, v, later)
@@ -126,7 +125,7 @@ func (r *Responder) Answer(v *judge.Verdict, kernelSays bool, later func(Outcome
 		e = native
 		e.decided = v.Sighting.Time
 		if kernelSays {
-			e.unreported = o.Actions
+			e.own().unreported = o.Actions
 		}
 	}
 	if e != nil && native == nil {
@@ -146,14 +145,16 @@ func (r *Responder) Answer(v *judge.Verdict, kernelSays bool, later func(Outcome
 		return o, false
 	}
 	if e == nil {
-		if err := r.room(now); err != nil {
+		ban := r.ban(v, now)
+		if err := r.room(&ban, nil, now); err != nil {
 			o.Actions = append(o.Actions, Action{Step: steps[0], Host: v.Sighting.Src, Err: err})
 			return o, false
 		}
-		e = &entry{host: v.Sighting.Src, length: v.Length, ban: r.ban(v, now), index: -1, more: r.book.none}
-		r.book.add(e)
+		e = r.book.enter(&ban, v.Sighting.Src, forgeable(&ban))
 	}
-	e.own().order = Order{
+	m := e.own()
+	m.length = v.Length
+	m.order = Order{
 		Host: v.Sighting.Src, Port: v.Sighting.DstPort, Proto: v.Sighting.Proto, Kind: uint8(v.Sighting.Kind),
 		Flags: v.Sighting.Flags, Count: v.Sighting.Count, Evidence: uint8(v.Evidence),
 	}
@@ -162,6 +163,22 @@ func (r *Responder) Answer(v *judge.Verdict, kernelSays bool, later func(Outcome
 		o.Actions = append(o.Actions, Action{Step: steps[0], Host: v.Sighting.Src, Err: ErrBusy})
 	}
 	return o, ok && deferred
+}
+
+// cover gives the entry by which the source of v is kept out as v asks for, if there
+// is one; else what is in the book about him.
+func (b *book) cover(v *judge.Verdict, now time.Time) (e *entry, covered bool) {
+	b.around(v.Sighting.Src, func(o *entry) bool {
+		if o.covers(v.Strength, v.Evidence, v.Scope, now) && (!covered || b.enforced(o)) {
+			e, covered = o, true
+			return b.enforced(o)
+		}
+		return false
+	})
+	if !covered {
+		e = b.find(v.Sighting.Src)
+	}
+	return e, covered
 }
 
 // steps are the owner's steps that v permits: they cannot tell an existing
@@ -176,13 +193,14 @@ func (r *Responder) steps(v *judge.Verdict) []Step {
 	return r.plan.Ban
 }
 
-// room says why there is none for a new ban.
-func (r *Responder) room(now time.Time) error {
+// room says why there is none for ban, which is to be in the place of old, if any.
+func (r *Responder) room(ban *Ban, old *entry, now time.Time) error {
+	unproved := forgeable(ban)
 	switch {
-	case len(r.book.entries) >= MaxBans:
+	case old == nil && len(r.book.entries) >= MaxBans, old == nil && unproved && r.book.unproved >= MaxUnproved:
 		r.stats.RefusedLimits++
 		return ErrFull
-	case !r.book.allow(now):
+	case unproved && !r.book.allow(now):
 		r.stats.RefusedLimits++
 		return ErrRate
 	}
@@ -194,7 +212,7 @@ func (r *Responder) ban(v *judge.Verdict, now time.Time) Ban {
 	s := &v.Sighting
 	return Ban{
 		Prefix: v.Prefix, Scope: v.Scope, Strength: v.Strength, Evidence: v.Evidence,
-		Since: now, Times: r.book.times(v.Prefix, now) + 1, Reason: v.Reason,
+		Since: now, Times: r.book.times(v.Prefix, v.Evidence >= judge.E2, now), Reason: v.Reason,
 		Port: s.DstPort, Proto: s.Proto, Kind: s.Kind.String(),
 	}
 }
@@ -207,30 +225,12 @@ func (r *Responder) ban(v *judge.Verdict, now time.Time) Ban {
 func (r *Responder) Dropped(src netip.Addr, news judge.Strength, evidence judge.Evidence, scope judge.Scope, t int64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	e := r.book.find(src)
-	return e != nil && e.unreported == nil && t > e.decided && e.covers(news, evidence, scope, time.Now()) && e.enforced()
-}
-
-// Bans is how often a has been banned; for judge.History.
-func (r *Responder) Bans(a netip.Addr) int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.book.times(netip.PrefixFrom(a, a.BitLen()), time.Now())
-}
-
-// Neighbours is how many other addresses of the /64 of a are banned; for judge.History.
-func (r *Responder) Neighbours(a netip.Addr) int {
-	net, err := a.Prefix(64)
-	if err != nil {
-		return 0
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	n := r.book.nets64[net]
-	if r.book.entries[netip.PrefixFrom(a, a.BitLen())] != nil {
-		n--
-	}
-	return n
+	dropped := false
+	r.book.around(src, func(e *entry) bool {
+		dropped = e.unreported == nil && t > e.decided && e.covers(news, evidence, scope, time.Now()) && r.book.enforced(e)
+		return dropped
+	})
+	return dropped
 }
 
 // Stats is a snapshot of the counters.

@@ -82,7 +82,7 @@ func (r *fakeRunner) finish(i int, failing ...Step) {
 
 type ledger struct{ began, ended []netip.Addr }
 
-func (l *ledger) Began(_ Ban, host netip.Addr)             { l.began = append(l.began, host) }
+func (l *ledger) Began(_ Ban, host netip.Addr)                    { l.began = append(l.began, host) }
 func (l *ledger) Ended(_ Ban, host netip.Addr, _ End, _ []Action) { l.ended = append(l.ended, host) }
 
 func verdict(src string, strength judge.Strength, block config.Block) *judge.Verdict {
@@ -102,6 +102,9 @@ func answer(r *Responder, v *judge.Verdict, kernelSays bool, later func(Outcome)
 }
 
 const scanner = "203.0.113.9"
+
+// bans is how often a is known to have been banned, on whatever evidence.
+func bans(r *Responder, a netip.Addr) int { return r.Bans(netip.PrefixFrom(a, a.BitLen()), false) }
 
 func never(t *testing.T) func(Outcome) {
 	return func(Outcome) { t.Helper(); t.Error("nothing was to come later") }
@@ -137,16 +140,16 @@ func TestNativeBanBeginsAndEnds(t *testing.T) {
 		if len(r.List()) != 0 || r.Dropped(src, judge.Nothing, judge.E1, judge.TCPOnly, time.Now().UnixNano()) || len(l.ended) != 1 {
 			t.Errorf("after its time: %+v, ended %v", r.List(), l.ended)
 		}
-		if n := r.Bans(src); n != 1 {
+		if n := bans(r, src); n != 1 {
 			t.Errorf("%d earlier bans remembered, want 1", n)
 		}
 		if answer(r, v, false, never(t)); m.bans[v.Prefix].Times != 2 {
 			t.Errorf("banned again as number %d, want 2", m.bans[v.Prefix].Times)
 		}
-		time.Sleep(10*time.Minute + pastRetained + 2*time.Second)
+		time.Sleep(10*time.Minute + defaultKeep + 2*time.Second)
 		synctest.Wait()
-		if n := r.Bans(src); n != 0 {
-			t.Errorf("after a day %d bans are remembered", n)
+		if n := bans(r, src); n != 0 {
+			t.Errorf("after all that is kept %d bans are remembered", n)
 		}
 		cancel()
 		synctest.Wait()
@@ -342,7 +345,7 @@ func TestUnban(t *testing.T) {
 	if len(m.bans) != 0 || len(r.List()) != 0 || !slices.Equal(q.orders[1].Steps, []Step{StepCommandUndo, StepHostsDenyUndo}) {
 		t.Errorf("left %v, %v; undone %v", m.bans, r.List(), q.orders[1].Steps)
 	}
-	if r.Bans(v.Sighting.Src) != 0 {
+	if bans(r, v.Sighting.Src) != 0 {
 		t.Error("a person forgave it: the next ban is a first one")
 	}
 	if lifted, err := r.Unban(t.Context(), v.Sighting.Src, End{}); len(lifted) != 0 || err != nil {
@@ -421,7 +424,7 @@ func TestLimits(t *testing.T) {
 		if len(m.bans) != banBurst || r.Stats().RefusedLimits != 500 {
 			t.Errorf("%d bans, %d refused at once; want %d and 500", len(m.bans), r.Stats().RefusedLimits, banBurst)
 		}
-		for i := range MaxBans + 100_000 {
+		for i := range MaxUnproved + 100_000 {
 			if i%bansPerSec == 0 {
 				time.Sleep(time.Second)
 			}
@@ -430,8 +433,17 @@ func TestLimits(t *testing.T) {
 			v.Length = time.Hour
 			answer(r, v, false, nil)
 		}
-		if len(r.book.entries) != MaxBans {
-			t.Errorf("%d entries, want the most there may be: %d", len(r.book.entries), MaxBans)
+		if len(r.book.entries) != MaxUnproved {
+			t.Errorf("%d entries, want the most there may be: %d", len(r.book.entries), MaxUnproved)
+		}
+		proved := verdict(scanner, judge.Soft, config.BlockBan)
+		proved.Evidence = judge.E2
+		if o, _ := answer(r, proved, false, nil); !o.Blocked {
+			t.Errorf("on proof: %+v; whoever forges sources keeps it from being made", o)
+		}
+		by := Ban{Prefix: netip.MustParsePrefix("198.51.100.0/24"), Until: time.Now().Add(time.Hour), By: "uid 0"}
+		if _, err := r.Order(t.Context(), by, by.Prefix.Addr()); err != nil {
+			t.Errorf("by a person: %v", err)
 		}
 	})
 }

@@ -16,7 +16,7 @@ func (r *Responder) submit(e *entry, steps []Step, before []Action, later func(O
 		return false, false
 	}
 	e.own().order.Steps = steps
-	deferred = !e.blocks(time.Now()) && !r.runner.Busy()
+	deferred = !r.book.blocks(e, time.Now()) && !r.runner.Busy()
 	if !deferred {
 		before = nil
 	}
@@ -32,11 +32,14 @@ func (r *Responder) submit(e *entry, steps []Step, before []Action, later func(O
 		r.stats.RefusedBusy++
 		e.own().failed = slices.Clone(steps) // not the plan's own: finished appends
 		if !e.native(time.Now()) && !e.stands() && len(e.leaving) == 0 {
-			r.book.remove(e, time.Now())
+			r.book.remove(e, time.Now(), false)
 		}
 	}
 	return ok, deferred
 }
+
+// failureKept is how long a failed step is tried again with the next hit.
+const failureKept = 24 * time.Hour
 
 // retry tries the failed steps of e once more. It reports whether the outcome of the sighting at hand waits for them alone.
 // Evidence too weak to run them tries none again: their host may hold a
@@ -73,27 +76,27 @@ func (r *Responder) finished(e *entry, before, actions []Action) Outcome {
 		}
 	}
 	// before is Commit's to write, so it is copied while it cannot.
-	o := Outcome{Blocked: e.blocks(now), Actions: slices.Concat(before, actions)}
+	o := Outcome{Blocked: r.book.blocks(e, now), Actions: slices.Concat(before, actions)}
 	native := e.native(now)
 	switch {
-	case r.book.entries[e.ban.Prefix] != e: // lifted by a person meanwhile
+	case r.book.entries[e.prefix] != e: // lifted by a person meanwhile
 		r.late(e, now)
 		return o
 	case native: // the steps last as long
 	case e.stands():
 		if !stood {
-			e.ban.Until = r.commandsEnd(e)
+			e.until = r.commandsEnd(e)
 		}
-		e.expire = e.ban.Until
+		e.expire = e.until
 		r.schedule(e, now)
 		r.nudge()
 	case len(e.failed) == 0 && len(e.leaving) == 0:
-		r.book.remove(e, now) // everything was skipped
+		r.book.remove(e, now, false) // everything was skipped
 	default:
-		e.expire = now.Add(pastRetained) // forget the failure some day
+		e.expire = now.Add(failureKept) // forget the failure some day
 		r.schedule(e, now)
 	}
-	if o.Newly = e.stands() && !stood && !(native && e.enforced()); o.Newly {
+	if o.Newly = e.stands() && !stood && !(native && r.book.enforced(e)); o.Newly {
 		r.stats.Bans++
 		r.began(e)
 	}
@@ -106,11 +109,11 @@ func (r *Responder) late(e *entry, now time.Time) {
 	if !e.stands() {
 		return
 	}
-	if other := r.book.entries[e.ban.Prefix]; other != nil {
+	if other := r.book.entries[e.prefix]; other != nil {
 		other.own().done = union(other.done, e.done)
 		return
 	}
-	e.ban.Until, e.expire = now, now
+	e.until, e.expire = now, now
 	r.book.add(e)
 	r.nudge()
 }
@@ -121,5 +124,5 @@ func (r *Responder) commandsEnd(e *entry) time.Time {
 	if len(r.lasting(e.done)) > 0 {
 		return time.Time{}
 	}
-	return e.ban.Since.Add(e.length)
+	return time.Unix(0, e.since).Add(e.length)
 }

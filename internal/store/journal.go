@@ -30,14 +30,13 @@ type Packet struct {
 
 // Life is one ban, from its beginning to its end.
 type Life struct {
-	respond.Ban
-	Host    netip.Addr // who was seen; the ban may be of a network around it
-	By      string     // who asked for it, such as "uid 1000"; "": the daemon
-	Methods []string
-	Ended   time.Time // zero: it stands
-	End     respond.End
-	Packets []Packet // that decided it, oldest first
-	Found   detect.Found
+	respond.Ban            // as it is now, or was last; Since is when it began
+	Host        netip.Addr // who was seen; the ban may be of a network around it
+	Ended       time.Time  // zero: it stands
+	End         respond.End
+	Changes     []respond.Ban // what it was at first and became, oldest first, Since being when; none: it never changed
+	Packets     []Packet      // that decided it, oldest first
+	Found       detect.Found  // the scan that it was for; zero: none
 }
 
 // Interval is how much was seen of one source and kind in one span of time.
@@ -68,10 +67,59 @@ type Source struct {
 	Scan        detect.Found // the last that was found
 }
 
+// Change is something that a person changed.
+type Change struct {
+	Time time.Time
+	By   string // such as "uid 1000"
+	Text string // what, in words
+}
+
+// Sums are the totals of a span of time.
+type Sums struct {
+	Probes    uint64
+	Triggered uint64 // of them: they counted as a scan
+	Sources   uint64 // distinct, as far as there was room for rows of their own
+	Together  uint64 // probes of sources for which there was none
+	Begun     uint64 // bans
+	Ended     uint64
+	Standing  uint64 // now
+	Kinds     []KindSum
+	Ports     []PortSum   // the most probed, the first of them first
+	Top       []SourceSum // who probed most, likewise
+	Endings   []EndingSum
+}
+
+// KindSum is how many probes were of a kind.
+type KindSum struct {
+	Kind  detect.Kind
+	Count uint64
+}
+
+// PortSum is how many probes were for a port. Port 0 stands for those that were not
+// counted apart.
+type PortSum struct {
+	Port  uint16
+	Proto uint8
+	Count uint64
+}
+
+// SourceSum is how many probes were of a source.
+type SourceSum struct {
+	Addr  netip.Addr
+	Count uint64
+}
+
+// EndingSum is how many bans ended in a way.
+type EndingSum struct {
+	Ending respond.Ending
+	Count  uint64
+}
+
 // Filter says what of the past is asked for. Zero fields ask for everything.
 type Filter struct {
-	Since, Until time.Time
+	Since, Until time.Time // Until is not part of it
 	Source       netip.Prefix
 	Kind         detect.Kind
-	Limit        int // rows; 0: as many as there are, within what the store bounds
+	Ended        bool // of bans: those that ended then; else those that began then
+	Limit        int  // rows; 0: as many as there are, within what the store bounds
 }

@@ -2,7 +2,11 @@ package view
 
 import (
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
+
+	"portsentry/internal/detect"
 )
 
 // Event is one row of `portsentry events`: how much was seen of one source and kind
@@ -10,7 +14,7 @@ import (
 type Event struct {
 	Time     time.Time  `json:"time"`             // of the first packet, or when it was
 	Last     *time.Time `json:"last,omitempty"`   // of the last packet, where there are several
-	Type     string     `json:"type"`             // probes, scan, ban, end, change, lost
+	Type     string     `json:"type"`             // one of the Type constants
 	Source   string     `json:"source,omitempty"` // address, or prefix of a ban; "": many sources together, or nobody's
 	Kind     string     `json:"kind,omitempty"`   // of probe or scan
 	Protocol string     `json:"protocol,omitempty"`
@@ -20,6 +24,25 @@ type Event struct {
 	Text     string     `json:"text"`            // in words
 }
 
+// Types of Event.
+const (
+	TypeProbes = "probes" // packets of one source and kind
+	TypeScan   = "scan"   // what a source is found to do
+	TypeBan    = "ban"    // began
+	TypeEnd    = "end"    // of a ban
+	TypeChange = "change" // that a person made
+	TypeLost   = "lost"   // what a follower was too slow for; Count of them
+)
+
+// ParseEventKind reads what of PastFilter.Kind is asked for.
+func ParseEventKind(s string) (string, error) {
+	types := []string{TypeProbes, TypeScan, TypeBan, TypeEnd, TypeChange}
+	if slices.Contains(types, s) || detect.ParseKind(s) != detect.KindNone {
+		return s, nil
+	}
+	return "", wrong("%.30q is neither %s nor a kind of probe, such as syn or udp (docs/json.md has all)", s, strings.Join(types, ", "))
+}
+
 // EventList is the answer of GET PathEvents. Asked to follow, the daemon sends one
 // Event a line, as they happen, until the client goes.
 type EventList struct {
@@ -27,12 +50,13 @@ type EventList struct {
 	More   bool    `json:"more,omitempty"` // there are older ones within what was asked for
 }
 
-// EventFilter is the query of GET PathEvents.
-type EventFilter struct {
+// PastFilter says what of the past is asked for: the query of GET PathEvents and
+// PathSources.
+type PastFilter struct {
 	Since, Until time.Time    // zero: not asked for
 	Source       netip.Prefix // invalid: everybody
-	Kind         string       // "": every kind
-	Limit        int
+	Kind         string       // a kind of probe or a type of Event; "": every one
+	Limit        int          // rows; 0: as many as the daemon likes
 }
 
 // Source is one row of `portsentry sources`.
@@ -67,9 +91,13 @@ type Packet struct {
 	DestinationPort uint16     `json:"destination_port"`
 	Protocol        string     `json:"protocol"`
 	Kind            string     `json:"kind"`
-	Flags           string     `json:"flags,omitempty"`
+	Flags           string     `json:"flags,omitempty"` // of TCP, as the JSON log has them
 	TTL             uint8      `json:"ttl"`
-	Text            string     `json:"text"` // what came of it
+	Seq             uint32     `json:"seq"` // TCP alone, as the next two
+	Ack             uint32     `json:"ack"`
+	Window          uint16     `json:"window"`
+	IPID            uint16     `json:"ip_id"` // IPv4 alone
+	Text            string     `json:"text"`  // what came of it
 }
 
 // PastBan is a ban that has ended, or the one that stands.
@@ -81,11 +109,30 @@ type PastBan struct {
 	EndedBy string     `json:"ended_by,omitempty"`
 }
 
+// Verdicts of Why.
+const (
+	VerdictBanned  = "banned"
+	VerdictSpared  = "spared" // never acted on
+	VerdictSeen    = "seen"   // and not banned
+	VerdictUnknown = "unknown"
+)
+
+// Flags are TCP flags by their names, joined by commas.
+func Flags(flags uint16) string {
+	var names []string
+	for i, name := range [...]string{"FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR", "AE"} {
+		if flags&(1<<i) != 0 {
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, ",")
+}
+
 // Why is the answer of GET PathWhy/ADDR.
 type Why struct {
 	Address    netip.Addr `json:"address"`
 	Name       string     `json:"name,omitempty"`
-	Verdict    string     `json:"verdict"`           // banned, spared, seen, unknown
+	Verdict    string     `json:"verdict"`           // one of the Verdict constants
 	Spared     string     `json:"spared,omitempty"`  // why he is never acted on
 	Ban        *PastBan   `json:"ban,omitempty"`     // that stands
 	Summary    string     `json:"summary,omitempty"` // what he did, in words
@@ -94,6 +141,7 @@ type Why struct {
 	Arithmetic []string   `json:"arithmetic"`        // how the length and the score came about, a sentence each
 	Past       []PastBan  `json:"past"`              // earlier bans, newest first
 	Seen       *Source    `json:"seen,omitempty"`
+	IgnoreFile string     `json:"ignore_file,omitempty"` // where a line keeps him out of it for ever
 }
 
 // Rule is a setting and where it was made.
@@ -117,20 +165,23 @@ type Report struct {
 	Since   time.Time `json:"since"`
 	Until   time.Time `json:"until"`
 
-	Sources uint64 `json:"sources"`
-	Probes  uint64 `json:"probes"`
-	Scans   uint64 `json:"scans"`
-	Begun   uint64 `json:"bans_begun"`
-	Ended   uint64 `json:"bans_ended"`
-	Stand   uint64 `json:"bans_standing"`
-	Lost    uint64 `json:"lost"` // things counted and not itemised
+	Sources   uint64 `json:"sources"`
+	Probes    uint64 `json:"probes"`
+	Triggered uint64 `json:"triggered"` // of them: they counted as a scan
+	Together  uint64 `json:"together"`  // of them: of more sources than are kept apart
+	Begun     uint64 `json:"bans_begun"`
+	Ended     uint64 `json:"bans_ended"`
+	Stand     uint64 `json:"bans_standing"` // now
 
-	TopSources []Source  `json:"top_sources"`
-	TopPorts   []Tally   `json:"top_ports"` // "23/tcp"
-	Kinds      []Tally   `json:"kinds"`
-	Endings    []Tally   `json:"endings"`
-	Answered   []Tally   `json:"answered"` // ports of ours that answered who was later banned: what was learned
-	Bans       []PastBan `json:"bans"`     // the latest that began then
+	TopSources []Source `json:"top_sources"`
+	TopPorts   []Tally  `json:"top_ports"` // "23/tcp"
+	Kinds      []Tally  `json:"kinds"`
+	Endings    []Tally  `json:"endings"`
+	// Answered is what was learned: ports of ours with which somebody completed a
+	// connection, his first one of that day, who was banned later. nil: it cannot be
+	// known here.
+	Answered []Tally   `json:"answered"`
+	Bans     []PastBan `json:"bans"` // the latest that began then
 }
 
 // Health is the answer of GET PathHealth.

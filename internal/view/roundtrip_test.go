@@ -19,8 +19,10 @@ import (
 	"portsentry/internal/view/control"
 )
 
-// book is a Backend with one ban that can be lifted.
+// book answers for bans and their ends.
 type book struct {
+	control.Changes // what is not asked for here
+
 	mu   sync.Mutex
 	bans []view.Ban
 }
@@ -39,15 +41,15 @@ func (b *book) Join(_ context.Context, _ view.Caller, j view.Join) (view.Modes, 
 	return view.Modes{PID: 7, TCP: j.TCP, UDP: j.UDP}, nil
 }
 
-func (b *book) Unban(_ context.Context, _ view.Caller, a netip.Addr) ([]view.Ban, error) {
+func (b *book) Unban(_ context.Context, _ view.Caller, l view.Lifting) (view.Changed, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.bans) == 0 || !b.bans[0].Prefix.Contains(a) {
-		return nil, nil
+	if len(b.bans) == 0 || !b.bans[0].Prefix.Overlaps(l.Prefix) {
+		return view.Changed{}, nil
 	}
 	lifted := b.bans
 	b.bans = nil
-	return lifted, nil
+	return view.Changed{Lifted: lifted}, nil
 }
 
 // The commands and the socket understand each other: the way back works.
@@ -66,7 +68,7 @@ func TestCommandsOverTheSocket(t *testing.T) {
 		Until: &until, Times: 1, Reason: "syn to trap port 23, unverified", Methods: []string{"nftables"},
 	}}}
 	socket := filepath.Join(t.TempDir(), "run", "s")
-	server, err := control.Listen(socket, view.Group, b, slog.New(slog.DiscardHandler))
+	server, err := control.Listen(socket, view.Group, control.Backend{State: b, Changes: b}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

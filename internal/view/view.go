@@ -4,7 +4,6 @@
 package view
 
 import (
-	"context"
 	"net/netip"
 	"strconv"
 	"time"
@@ -33,7 +32,16 @@ type Status struct {
 
 	Counters []Counter `json:"counters"` // in a fixed order
 	Bans     int       `json:"bans"`
-	Problems []string  `json:"problems,omitempty"` // sentences; empty: healthy
+	// Enforced of CheckedBans bans were in the kernel when it was asked last, which was
+	// at Checked.
+	CheckedBans int        `json:"checked_bans"`
+	Enforced    int        `json:"enforced"`
+	Checked     *time.Time `json:"checked"`            // null: not yet
+	Problems    []string   `json:"problems,omitempty"` // sentences; empty: healthy
+
+	// Lacks are parts of the sandbox that this kernel does not have, or that whoever
+	// started the daemon forbids: no problem of its own, and nothing else misses them.
+	Lacks []string `json:"lacks,omitempty"`
 }
 
 // Watched is one interface that is watched.
@@ -72,18 +80,6 @@ type Ban struct {
 type Caller struct {
 	PID, UID, GID int
 	Root          bool
-}
-
-// Backend is what answers the control socket.
-type Backend interface {
-	Status(ctx context.Context) (Status, error)
-	Bans(ctx context.Context) ([]Ban, error)
-	// Unban lifts every ban of the address (and of the /64 it lies in) and
-	// undoes what was done to it. It returns the bans it lifted; none is no
-	// error here.
-	Unban(ctx context.Context, who Caller, addr netip.Addr) ([]Ban, error)
-	// Join watches one more protocol, without a pause in watching the other.
-	Join(ctx context.Context, who Caller, j Join) (Modes, error)
 }
 
 // Proto is an IP protocol as JSON names it: by its number where it has no name here,

@@ -29,8 +29,9 @@ func portsentryConf5() *page {
 	}
 
 	p.section("The ignore file")
-	p.text("One address or network a line: 192.0.2.7, 192.0.2.0/24, 192.0.2.0/255.255.255.0 or 2001:db8:7::/48. A # begins a comment anywhere. Host names are not read. " +
-		"Whoever is in it is written down and never acted on.")
+	p.text("One entry a line: an address or network (192.0.2.7, 192.0.2.0/24, 192.0.2.0/255.255.255.0, 2001:db8:7::/48), a DNS name written in full (uptime.example.net), " +
+		"or, with GEO_FILES, an autonomous system (AS64496) or a country (country:IS). A # begins a comment anywhere. " +
+		"Whoever is in it is written down and never acted on. Whoever controls a name controls who is spared by it.")
 
 	p.section("Examples")
 	p.text("Ban for TCP, in the kernel, for ten minutes at first; write down what UDP brings:")

@@ -84,6 +84,8 @@ func license(text string) string {
 	for _, l := range []struct{ id, words string }{
 		{"Apache-2.0", "Apache License Version 2.0"},
 		{"MIT", "Permission is hereby granted, free of charge"},
+		{"MIT", "PERMISSION is hereby granted, free of charge"},
+		{"ISC", "Permission to use, copy, modify, and/or distribute this software"},
 		{"BSD-3-Clause", "may be used to endorse or promote products"},
 		{"BSD-2-Clause", "Redistributions in binary form must reproduce"},
 	} {

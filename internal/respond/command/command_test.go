@@ -280,7 +280,7 @@ func TestBackground(t *testing.T) {
 func TestStop(t *testing.T) {
 	pidFile := filepath.Join(t.TempDir(), "pid")
 	ours, theirs := pair(t)
-	s := newServer(theirs, fixed(Templates{RunCmd: "echo $$ >> " + pidFile + "; exec sleep 600"}), nil)
+	s := newServer(theirs, fixed(Templates{RunCmd: "echo $$ >> " + pidFile + "; exec sleep 600"}), nil, new(Pace))
 	if err := s.reload(); err != nil {
 		t.Fatal(err)
 	}
@@ -336,21 +336,21 @@ func TestServeContext(t *testing.T) {
 	defer theirs.Close()
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := Serve(ctx, theirs, fixed(Templates{}), nil); err != nil {
+	if err := Serve(ctx, theirs, fixed(Templates{}), nil, new(Pace)); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestStartsPerSecond(t *testing.T) {
-	s := newServer(nil, nil, nil)
+	p := new(Pace)
 	now := time.Unix(1000, 0)
 	for i := range 3 * perSecond {
-		if wait := s.reserve(now); wait > 0 {
+		if wait := p.reserve(now); wait > 0 {
 			if i%perSecond != 0 || wait != time.Second {
 				t.Fatalf("start %d waits %v", i, wait)
 			}
 			now = now.Add(wait)
-			if again := s.reserve(now); again != 0 {
+			if again := p.reserve(now); again != 0 {
 				t.Fatalf("start %d waits again", i)
 			}
 		}
@@ -364,7 +364,7 @@ func TestStartsPerSecond(t *testing.T) {
 func TestAnswerLeftUnread(t *testing.T) {
 	ours, theirs := pair(t)
 	defer theirs.Close()
-	s := newServer(theirs, fixed(Templates{}), nil)
+	s := newServer(theirs, fixed(Templates{}), nil, new(Pace))
 	if err := s.reload(); err != nil {
 		t.Fatal(err)
 	}

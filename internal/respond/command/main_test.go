@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 	err := json.Unmarshal([]byte(templates), &t)
 	conn, cerr := proc.HelperConn()
 	if err = errors.Join(err, cerr); err == nil {
-		err = Serve(context.Background(), conn, fixed(t), nil)
+		err = Serve(context.Background(), conn, fixed(t), nil, new(Pace))
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -74,7 +74,7 @@ func fixed(t Templates) func() (Templates, error) {
 func serve(t *testing.T, templates Templates, deny HostsDeny, tweak func(*server)) *net.UnixConn {
 	t.Helper()
 	ours, theirs := pair(t)
-	s := newServer(theirs, fixed(templates), deny)
+	s := newServer(theirs, fixed(templates), deny, new(Pace))
 	if tweak != nil {
 		tweak(s)
 	}

@@ -72,7 +72,7 @@ func TestServeNeedsAConfiguration(t *testing.T) {
 	defer ours.Close()
 	defer theirs.Close()
 	missing := errors.New("no such file")
-	if err := Serve(t.Context(), theirs, func() (Templates, error) { return Templates{}, missing }, nil); !errors.Is(err, missing) {
+	if err := Serve(t.Context(), theirs, func() (Templates, error) { return Templates{}, missing }, nil, new(Pace)); !errors.Is(err, missing) {
 		t.Error(err)
 	}
 }

@@ -20,7 +20,7 @@ import (
 // Limits of the helper.
 const (
 	atOnce     = 4                // commands running at the same time
-	perSecond  = 100              // commands started in any one second; more wait
+	perSecond  = 100              // steps begun in any one second; more wait
 	timeLimit  = 30 * time.Second // then the command's process group gets SIGTERM
 	killAfter  = 2 * time.Second  // and SIGKILL so much later
 	stopGrace  = 2 * time.Second  // what a running command gets to end when we stop
@@ -43,9 +43,10 @@ type HostsDeny interface {
 // is refused, counted, and the count sent with every reply.
 //
 // load reads the configuration, now and whenever the daemon says so. A failure
-// now is Serve's own; later, the templates stay as they were.
-func Serve(ctx context.Context, conn *net.UnixConn, load func() (Templates, error), deny HostsDeny) error {
-	s := newServer(conn, load, deny)
+// now is Serve's own; later, the templates stay as they were. pace is one for all
+// connections that a helper serves.
+func Serve(ctx context.Context, conn *net.UnixConn, load func() (Templates, error), deny HostsDeny, pace *Pace) error {
+	s := newServer(conn, load, deny, pace)
 	if err := s.reload(); err != nil {
 		return err
 	}
@@ -64,15 +65,12 @@ type server struct {
 	slots    chan struct{} // one held for each step under way
 	linger   chan struct{} // one held for each background process we still listen to
 	stopping chan struct{} // closed when running commands should come to an end
-
-	mu          sync.Mutex
-	windowStart time.Time // of the second that started counts
-	started     int
+	pace     *Pace
 }
 
-func newServer(conn *net.UnixConn, load func() (Templates, error), deny HostsDeny) *server {
+func newServer(conn *net.UnixConn, load func() (Templates, error), deny HostsDeny, pace *Pace) *server {
 	return &server{
-		conn: conn, load: load, deny: deny,
+		conn: conn, load: load, deny: deny, pace: pace,
 		timeLimit: timeLimit, killAfter: killAfter, stopGrace: stopGrace,
 		slots:    make(chan struct{}, atOnce),
 		linger:   make(chan struct{}, maxLinger),
@@ -148,15 +146,19 @@ func (s *server) do(req *request) reply {
 	if template == "" {
 		return reply{status: Skipped, text: why}
 	}
-	switch req.step {
-	case respond.StepHostsDeny:
-		return denied(expandLine(template, req), s.deny.Add)
-	case respond.StepHostsDenyUndo:
-		return denied(expandLine(template, req), s.deny.Remove)
-	}
+	hostsDeny := req.step == respond.StepHostsDeny || req.step == respond.StepHostsDenyUndo
 	line := expand(template, req)
+	if hostsDeny {
+		line = expandLine(template, req)
+	}
 	if !s.await() {
 		return reply{status: Stopped, text: line}
+	}
+	switch req.step {
+	case respond.StepHostsDeny:
+		return denied(line, s.deny.Add)
+	case respond.StepHostsDenyUndo:
+		return denied(line, s.deny.Remove)
 	}
 	a := s.run(line, req.environ())
 	a.text = line
@@ -174,11 +176,11 @@ func denied(line string, change func(string) (bool, error)) reply {
 	return reply{status: OK, text: line}
 }
 
-// await holds a start back while perSecond others began within this second. It
+// await holds a step back while perSecond others began within this second. It
 // reports false when we stop meanwhile.
 func (s *server) await() bool {
 	for {
-		wait := s.reserve(time.Now())
+		wait := s.pace.reserve(time.Now())
 		if wait == 0 {
 			return true
 		}
@@ -190,16 +192,23 @@ func (s *server) await() bool {
 	}
 }
 
+// Pace is how many steps a helper has begun in this second. The zero Pace is none.
+type Pace struct {
+	mu      sync.Mutex
+	start   time.Time // of the second that started counts
+	started int
+}
+
 // reserve takes one start from this second, or says how long to wait for the next.
-func (s *server) reserve(now time.Time) time.Duration {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if now.Sub(s.windowStart) >= time.Second {
-		s.windowStart, s.started = now, 0
+func (p *Pace) reserve(now time.Time) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if now.Sub(p.start) >= time.Second {
+		p.start, p.started = now, 0
 	}
-	if s.started < perSecond {
-		s.started++
+	if p.started < perSecond {
+		p.started++
 		return 0
 	}
-	return s.windowStart.Add(time.Second).Sub(now)
+	return p.start.Add(time.Second).Sub(now)
 }

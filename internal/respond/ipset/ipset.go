@@ -56,19 +56,21 @@ type Sets struct {
 }
 
 // set is one of the two, as the kernel last told.
+const name4, name6 = "portsentry4", "portsentry6"
+
 type set struct {
 	name    string
-	kind    string
 	family  uint8
 	command string // of the firewall for this family
+	nets    bool   // it takes ranges, too: a hash:ip, of an earlier version or the owner's, does not
 
 	used  bool // a rule uses it
 	asked time.Time
 }
 
 // Open makes the sets, or takes over those that an earlier run, or the owner's
-// boot script, has made. It needs CAP_NET_ADMIN and ip_set_hash_ip and _net, and
-// works in the network namespace of the calling thread.
+// boot script, has made. It needs CAP_NET_ADMIN and ip_set_hash_net, and works in the
+// network namespace of the calling thread.
 func Open() (*Sets, error) {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
@@ -76,8 +78,8 @@ func Open() (*Sets, error) {
 	}
 	s := &Sets{
 		conn: conn,
-		v4:   set{name: "portsentry4", kind: "hash:ip", family: unix.NFPROTO_IPV4, command: "iptables"},
-		v6:   set{name: "portsentry6", kind: "hash:net", family: unix.NFPROTO_IPV6, command: "ip6tables"},
+		v4:   set{name: name4, family: unix.NFPROTO_IPV4, command: "iptables"},
+		v6:   set{name: name6, family: unix.NFPROTO_IPV6, command: "ip6tables"},
 	}
 	for _, f := range []*set{&s.v4, &s.v6} {
 		if err := s.create(f); err != nil {
@@ -85,6 +87,30 @@ func Open() (*Sets, error) {
 		}
 	}
 	return s, nil
+}
+
+// Clear takes every ban out of the sets, which rules of the owner's may use, and says
+// whether there was one. What has no end in them is the owner's own, and stays.
+func Clear(ctx context.Context) (there bool, err error) {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return false, hint(err)
+	}
+	s := &Sets{conn: conn, v4: set{name: name4}, v6: set{name: name6}}
+	defer s.Close()
+	for _, f := range []*set{&s.v4, &s.v6} {
+		bans, err := s.list(ctx, f, nil)
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) { // no such set; no ip_set at all
+			continue
+		}
+		for i := 0; err == nil && i < len(bans); i++ {
+			err = s.Unban(ctx, bans[i])
+		}
+		if there = there || len(bans) > 0; err != nil {
+			return there, hint(err)
+		}
+	}
+	return there, nil
 }
 
 // Close gives the socket back. The sets stay, and with them the bans, until each
@@ -135,13 +161,15 @@ func (s *Sets) Name() string { return string(config.MethodIPSet) }
 // names the set is not known, nor asked.
 func (s *Sets) Takes(b *respond.Ban) bool {
 	if b.Scope != judge.AllProtocols || b.Strength < judge.Soft || b.Prefix.Addr().Is4In6() ||
-		b.Until.IsZero() || time.Until(b.Until) > maxTimeout ||
-		!b.Prefix.IsSingleIP() && (!b.Prefix.Addr().Is6() || b.Prefix.Bits() != 64) {
+		b.Until.IsZero() || time.Until(b.Until) > maxTimeout || b.Prefix.Bits() <= 0 {
 		return false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f := s.of(b.Prefix)
+	if !f.nets && !b.Prefix.IsSingleIP() {
+		return false
+	}
 	counts := unusedFor
 	if f.used {
 		counts = usedFor
@@ -194,6 +222,23 @@ func (s *Sets) BanAll(ctx context.Context, bans []respond.Ban) error {
 	return nil
 }
 
+// Holds is for respond.Checker: the kernel is asked whether each is in its set.
+func (s *Sets) Holds(ctx context.Context, bans []respond.Ban) (missing []int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range bans {
+		b := &bans[i]
+		err := s.element(ctx, cmdTest, 0, b)
+		switch {
+		case errors.Is(err, errExist): // which is the answer to a test of what is not there
+			missing = append(missing, i)
+		case err != nil:
+			return nil, fmt.Errorf("ipset: %s: %v: %w", s.of(b.Prefix).name, b.Prefix, err)
+		}
+	}
+	return missing, nil
+}
+
 // takeBack undoes half of a BanAll, even when there is no time left for it.
 func (s *Sets) takeBack(added []*respond.Ban, failed *respond.Ban, why error) error {
 	err := fmt.Errorf("ipset: %s: %v: %w", s.of(failed.Prefix).name, failed.Prefix, why)
@@ -221,7 +266,7 @@ func hint(err error) error {
 	case errors.Is(err, ErrForeign):
 		return fmt.Errorf("ipset: %w (remove it with `ipset destroy`, or make it hash:ip or hash:net with a timeout)", err)
 	case errors.Is(err, errNoType), errors.Is(err, unix.EINVAL), errors.Is(err, unix.EPROTONOSUPPORT):
-		return fmt.Errorf("ipset: %w (needs a kernel with ip_set, ip_set_hash_ip and ip_set_hash_net)", err)
+		return fmt.Errorf("ipset: %w (needs a kernel with ip_set and ip_set_hash_net)", err)
 	}
 	return fmt.Errorf("ipset: %w", err)
 }

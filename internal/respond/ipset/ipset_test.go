@@ -164,7 +164,7 @@ func TestForeignSets(t *testing.T) {
 
 type ledger struct{ began []netip.Addr }
 
-func (l *ledger) Began(_ respond.Ban, a netip.Addr)               { l.began = append(l.began, a) }
+func (l *ledger) Began(_ respond.Ban, a netip.Addr)                            { l.began = append(l.began, a) }
 func (l *ledger) Ended(respond.Ban, netip.Addr, respond.End, []respond.Action) {}
 
 // Nothing is hidden, and nobody called blocked, as long as no rule uses the set.
@@ -215,7 +215,7 @@ func TestNoRuleNoClaim(t *testing.T) {
 
 func TestTakes(t *testing.T) {
 	until := time.Now().Add(time.Minute)
-	s := &Sets{v4: set{used: true, asked: until}, v6: set{used: true, asked: until}}
+	s := &Sets{v4: set{used: true, asked: until}, v6: set{nets: true, used: true, asked: until}} // v4: a hash:ip
 	for _, c := range []struct {
 		prefix   string
 		scope    judge.Scope
@@ -229,7 +229,8 @@ func TestTakes(t *testing.T) {
 		{"203.0.113.9/32", judge.AllProtocols, judge.Limited, until, false},
 		{"203.0.113.9/32", judge.UDPOnly, judge.Soft, until, false},
 		{"203.0.113.0/24", judge.AllProtocols, judge.Soft, until, false},
-		{"2001:db8::/48", judge.AllProtocols, judge.Soft, until, false},
+		{"2001:db8::/48", judge.AllProtocols, judge.Soft, until, true},
+		{"::/0", judge.AllProtocols, judge.Soft, until, false},
 		{"::ffff:203.0.113.9/128", judge.AllProtocols, judge.Soft, until, false},
 		{"203.0.113.9/32", judge.AllProtocols, judge.Soft, time.Time{}, false},
 		{"203.0.113.9/32", judge.AllProtocols, judge.Soft, time.Now().Add(maxTimeout + time.Minute), false},

@@ -24,6 +24,7 @@ const (
 	cmdList   = 7
 	cmdAdd    = 9
 	cmdDel    = 10
+	cmdTest   = 11
 
 	attrProtocol = 1
 	attrSetName  = 2
@@ -48,6 +49,10 @@ const (
 
 	flagListHeader = 1 << 2
 )
+
+// hashNet is the kind of set that we make: it holds addresses and ranges, and of those
+// that overlap each for its own time.
+const hashNet = "hash:net"
 
 // Errors of its own that the kernel gives in place of an errno.
 const (
@@ -92,7 +97,7 @@ func (s *Sets) request(ctx context.Context, cmd uint8, flags netlink.HeaderFlags
 // create makes f, or finds that it is there and can be used.
 func (s *Sets) create(f *set) error {
 	_, err := s.request(context.Background(), cmdCreate, netlink.Create, f.name, func(ae *netlink.AttributeEncoder) {
-		ae.String(attrTypeName, f.kind)
+		ae.String(attrTypeName, hashNet)
 		ae.Uint8(attrRevision, 0) // what we need is in the oldest
 		ae.Uint8(attrFamily, f.family)
 		ae.Nested(attrData, func(ae *netlink.AttributeEncoder) error {
@@ -108,7 +113,8 @@ func (s *Sets) create(f *set) error {
 	if err != nil {
 		return err
 	}
-	if !h.times || h.family != f.family || h.kind != "hash:net" && h.kind != f.kind {
+	f.nets = h.kind == hashNet
+	if !h.times || h.family != f.family || !f.nets && (h.kind != "hash:ip" || f == &s.v6) {
 		return fmt.Errorf("%w: %s", ErrForeign, h.kind)
 	}
 	return nil

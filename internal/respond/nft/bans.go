@@ -19,22 +19,42 @@ import (
 const perTransaction = 5000
 
 // Ban puts b in force, in place of what the table has about b.Prefix: an
-// address or an IPv6 /64. A Limited ban covers all protocols whatever b.Scope
-// is: it only silences ports that nobody serves. A Soft ban of one protocol
-// leaves a ban of the other alone. There is no Full ban of one protocol.
-// A b.Until that has passed is an Unban.
+// address, an IPv6 /64, or any other range. A Limited ban covers all protocols
+// whatever b.Scope is: it only silences ports that nobody serves. A Soft ban of one
+// protocol leaves a ban of the other alone. There is no Full ban of one protocol, and
+// of a range none but Full and Soft ones of all. A b.Until that has passed is an Unban.
 func (t *Table) Ban(ctx context.Context, b respond.Ban) error {
 	return t.BanAll(ctx, []respond.Ban{b})
 }
 
 // BanAll is Ban for many, in as few transactions as memory allows: what comes
-// after a failed one is not tried.
+// after a failed one is not tried. Ranges come first, in one of their own, and go
+// again if any other ban fails.
 func (t *Table) BanAll(ctx context.Context, bans []respond.Ban) error {
 	unlock, err := t.begin(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	single, nets, err := t.ranges.with(bans, time.Now())
+	if err != nil {
+		return err
+	}
+	if len(single) == len(bans) {
+		return t.banSingle(ctx, single)
+	}
+	before := t.ranges
+	if err := t.setRanges(nets); err != nil {
+		return err
+	}
+	if err := t.banSingle(ctx, single); err != nil {
+		return errors.Join(err, t.setRanges(before))
+	}
+	return nil
+}
+
+// banSingle is BanAll for addresses and IPv6 /64s.
+func (t *Table) banSingle(ctx context.Context, bans []respond.Ban) error {
 	c := newChange()
 	for _, b := range bans {
 		// One transaction takes a prefix once.
@@ -54,6 +74,9 @@ func (t *Table) BanAll(ctx context.Context, bans []respond.Ban) error {
 // Unban lifts every ban of b.Prefix, confirmed or provisional. Bans that are
 // not there are no error.
 func (t *Table) Unban(ctx context.Context, b respond.Ban) error {
+	if isRange(b.Prefix) && !t.bansRange(b.Prefix) {
+		return nil
+	}
 	b.Until = time.Unix(1, 0)
 	return t.Ban(ctx, b)
 }
@@ -78,6 +101,8 @@ type change struct {
 	out  map[*nftables.Set][]nftables.SetElement // whether there or not
 	in   map[*nftables.Set][]nftables.SetElement
 	drop []place // provisional elements, where they exist
+
+	fills []*nftables.Set // of in, see Table.filled
 }
 
 func newChange() *change {
@@ -106,28 +131,30 @@ func (t *Table) stage(c *change, b respond.Ban) error {
 	}
 	key := addr.AsSlice()
 	into, own := f.full, key
-	switch {
-	case lift:
-	case b.Strength == judge.Limited:
-		into = f.lim
-	case b.Strength == judge.Soft && b.Scope == judge.AllProtocols:
-		into = f.soft
-	case b.Strength == judge.Soft:
-		into, own = f.part, partKey(addr, protocolOf(b.Scope))
-	case b.Strength != judge.Full || b.Scope != judge.AllProtocols:
-		return fmt.Errorf("nftables: no %v ban of %v for protocols %v", b.Strength, b.Prefix, b.Scope)
+	if !lift {
+		home, err := f.home(&b, addr)
+		if err != nil {
+			return err
+		}
+		into, own = home.set, home.key
 	}
 
 	for _, s := range []*nftables.Set{f.full, f.soft, f.lim} {
-		c.out[s] = append(c.out[s], nftables.SetElement{Key: key})
+		if t.filled[s] {
+			c.out[s] = append(c.out[s], nftables.SetElement{Key: key})
+		}
 	}
 	for _, scope := range []judge.Scope{judge.TCPOnly, judge.UDPOnly} {
+		if !t.filled[f.part] {
+			break
+		}
 		if lift || into != f.part || b.Scope == scope {
 			c.out[f.part] = append(c.out[f.part], nftables.SetElement{Key: partKey(addr, protocolOf(scope))})
 		}
 	}
 	if !lift {
 		c.in[into] = append(c.in[into], nftables.SetElement{Key: own, Timeout: left})
+		c.fills = append(c.fills, into)
 	}
 	// A provisional ban that does more than this one would go on doing so.
 	if f.hit != nil && (lift || into == f.lim || into == f.part) {
@@ -136,12 +163,35 @@ func (t *Table) stage(c *change, b respond.Ban) error {
 	return nil
 }
 
+// home is where b, a ban of addr or its network, belongs.
+func (f *family) home(b *respond.Ban, addr netip.Addr) (place, error) {
+	switch {
+	case b.Strength == judge.Limited:
+		return place{f, f.lim, addr.AsSlice()}, nil
+	case b.Strength == judge.Soft && b.Scope == judge.AllProtocols:
+		return place{f, f.soft, addr.AsSlice()}, nil
+	case b.Strength == judge.Soft:
+		return place{f, f.part, partKey(addr, protocolOf(b.Scope))}, nil
+	case b.Strength == judge.Full && b.Scope == judge.AllProtocols:
+		return place{f, f.full, addr.AsSlice()}, nil
+	}
+	return place{}, fmt.Errorf("nftables: no %v ban of %v for protocols %v", b.Strength, b.Prefix, b.Scope)
+}
+
+// fill notes which sets c puts something into.
+func (t *Table) fill(c *change) {
+	for _, s := range c.fills {
+		t.filled[s] = true
+	}
+}
+
 // apply makes the change in one transaction. What is banned already is taken
 // out first: adding what exists lengthens nothing on older kernels.
 func (t *Table) apply(ctx context.Context, c *change) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	t.fill(c)
 	return t.commit(func() error {
 		for s, els := range c.out {
 			if err := t.takeOut(s, els); err != nil {

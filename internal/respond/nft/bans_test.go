@@ -106,10 +106,8 @@ func testBanReplaces(t *testing.T, l *lab, table *Table) {
 			t.Errorf("lifted, yet %+v", got)
 		}
 	}
-	for _, p := range []string{"203.0.113.0/24", "2001:db8::/48", "::ffff:203.0.113.9/128"} {
-		if err := table.Ban(t.Context(), ban(p, judge.Soft, time.Minute)); err == nil {
-			t.Errorf("ban of %v was taken", p)
-		}
+	if err := table.Ban(t.Context(), ban("::ffff:203.0.113.9/128", judge.Soft, time.Minute)); err == nil {
+		t.Error("a ban of an IPv4-mapped address was taken")
 	}
 }
 

@@ -54,6 +54,7 @@ type family struct {
 	protoReg uint32 // the register right behind the source's
 
 	spare, peers           *nftables.Set // net6 has neither
+	fullnet, softnet       *nftables.Set // ranges; net6, whose networks are all of one length, has none
 	full, soft, lim        *nftables.Set
 	part                   *nftables.Set // source . protocol: soft, for one protocol
 	hit, hitlim, hitpart   *nftables.Set // net6 has none
@@ -71,8 +72,14 @@ type numbered struct {
 // some lose old ones for a moment meanwhile. So each change makes new sets, under
 // the next number and in a transaction before that of the rules that name them.
 func (l *layout) intervals() []numbered {
-	return []numbered{{"spare4", l.v4.spare}, {"spare6", l.v6.spare},
-		{"traps_tcp", l.trapsTCP}, {"traps_tcp_fin", l.trapsFIN}, {"traps_udp", l.trapsUDP}}
+	return append([]numbered{{"spare4", l.v4.spare}, {"spare6", l.v6.spare},
+		{"traps_tcp", l.trapsTCP}, {"traps_tcp_fin", l.trapsFIN}, {"traps_udp", l.trapsUDP}}, l.nets()...)
+}
+
+// nets are the interval sets of banned ranges.
+func (l *layout) nets() []numbered {
+	return []numbered{{"fullnet4", l.v4.fullnet}, {"softnet4", l.v4.softnet},
+		{"fullnet6", l.v6.fullnet}, {"softnet6", l.v6.softnet}}
 }
 
 // number names the interval sets.
@@ -120,6 +127,10 @@ func newLayout(dynamicSize uint32) *layout {
 			continue
 		}
 		f.spare = l.set(nftables.Set{Name: "spare" + suffix, KeyType: f.addrType, Interval: true, Comment: "never acted on"})
+		net := func(name, comment string) *nftables.Set {
+			return l.set(nftables.Set{Name: name + suffix, KeyType: f.addrType, Interval: true, HasTimeout: true, Comment: comment})
+		}
+		f.fullnet, f.softnet = net("fullnet", "ranges, as full"), net("softnet", "ranges, as soft")
 		f.peers = l.set(nftables.Set{Name: "peers" + suffix, KeyType: f.addrType, HasTimeout: true, Size: peerSize, Comment: "connected: limited at most"})
 		hit := func(name string, key nftables.SetDatatype, comment string) *nftables.Set {
 			// How long an element lasts is the rule's to say, so that a change of it

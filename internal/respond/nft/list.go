@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/google/nftables/userdata"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
@@ -53,14 +54,15 @@ func (t *Table) Existing(ctx context.Context) ([]respond.Ban, error) {
 			}
 		}
 	}
-	return bans, partial
+	return append(bans, t.ranges.bans(time.Now())...), partial
 }
 
 // element of a set. Its key is the element's own copy.
 type element struct {
-	key  []byte
-	left time.Duration
-	ends bool
+	key     []byte
+	left    time.Duration
+	ends    bool
+	comment string
 }
 
 // timeout is what to give the kernel so that the ban lasts as long as it would
@@ -159,6 +161,19 @@ func read(c syscall.RawConn, buf []byte) (n int, err error) {
 	return n, err
 }
 
+// write sends one datagram: netlink never has to wait for that.
+func write(c syscall.RawConn, b []byte) error {
+	var err error
+	werr := c.Write(func(fd uintptr) bool {
+		for {
+			if _, err = unix.Write(int(fd), b); err != unix.EINTR {
+				return err != unix.EAGAIN
+			}
+		}
+	})
+	return errors.Join(werr, err)
+}
+
 // elements reads the attributes of one NFT_MSG_NEWSETELEM.
 func elements(b []byte, fn func(element)) (n int, err error) {
 	ad, err := decoder(b)
@@ -196,6 +211,8 @@ func (e *element) decode(ad *netlink.AttributeDecoder) error {
 			})
 		case unix.NFTA_SET_ELEM_EXPIRATION: // milliseconds
 			e.left, e.ends = time.Duration(ad.Uint64())*time.Millisecond, true
+		case unix.NFTA_SET_ELEM_USERDATA:
+			e.comment, _ = userdata.GetString(ad.Bytes(), userdata.NFTNL_UDATA_SET_ELEM_COMMENT)
 		}
 	}
 	return nil

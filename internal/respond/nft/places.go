@@ -22,7 +22,7 @@ type place struct {
 // places are all that may hold a ban of addr.
 func (t *Table) places(addr netip.Addr) []place {
 	f := t.familyOf(addr)
-	all := f.confirmed(addr)
+	all := append(f.confirmed(addr), place{f, f.fullnet, addr.AsSlice()}, place{f, f.softnet, addr.AsSlice()})
 	if addr.Is6() {
 		p, _ := addr.Prefix(64) // 64 is a length that every IPv6 address has
 		all = append(all, t.lay.net6.confirmed(p.Addr())...)
@@ -57,7 +57,7 @@ func (t *Table) get(p place) (element, bool, error) {
 	if err != nil {
 		return element{}, false, fmt.Errorf("nftables: looking into set %s: %w", p.set.Name, err)
 	}
-	return element{key: p.key, left: els[0].Expires, ends: els[0].Expires != 0}, true, nil
+	return element{key: p.key, left: els[0].Expires, ends: els[0].Expires != 0, comment: els[0].Comment}, true, nil
 }
 
 // ban is an element as a Ban.
@@ -72,8 +72,15 @@ func (f *family) ban(s *nftables.Set, e element) (respond.Ban, bool) {
 	if f.hit == nil {
 		b.Prefix = netip.PrefixFrom(addr, 64)
 	}
+	if s == f.fullnet || s == f.softnet {
+		p, err := netip.ParsePrefix(e.comment)
+		if err != nil {
+			return b, false
+		}
+		b.Prefix = p
+	}
 	switch s {
-	case f.full:
+	case f.full, f.fullnet:
 		b.Strength = judge.Full
 	case f.lim, f.hitlim:
 		b.Strength = judge.Limited

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -34,11 +35,12 @@ func (t *Table) rebuild(w wish) error {
 }
 
 func (t *Table) prepareAndRebuild(w wish) error {
-	before := t.lay.turn
+	before, nets := t.lay.turn, t.nets
 	undo, err := t.prepare()
 	if err != nil {
 		t.discard()
 		t.lay.number(before)
+		t.nets = nets
 		return err
 	}
 	for range 10 {
@@ -53,6 +55,7 @@ func (t *Table) prepareAndRebuild(w wish) error {
 	}
 	undo()
 	t.lay.number(before)
+	t.nets = nets
 	if undone := t.conn.Flush(); !errors.Is(undone, unix.ENOENT) { // which is: not there any more
 		err = errors.Join(err, undone)
 	}
@@ -74,6 +77,10 @@ func (t *Table) prepare() (undo func(), err error) {
 		t.lay.v4.spare: spare4, t.lay.v6.spare: spare6,
 		t.lay.trapsTCP: portElements(t.opt.TrapsTCP), t.lay.trapsFIN: portElements(odd),
 		t.lay.trapsUDP: portElements(less(t.opt.TrapsUDP, t.opt.EphemeralFirst, t.opt.EphemeralLast)),
+	}
+	t.nets = t.ranges.segments(t.lay, time.Now())
+	for s, parts := range t.nets {
+		elements[s] = netElements(parts)
 	}
 	t.lay.number(t.lay.nextNumber(sets))
 	t.conn.AddTable(t.lay.table)
@@ -236,6 +243,7 @@ func carry(s *nftables.Set) ([]nftables.SetElement, error) {
 func (t *Table) addSets(old map[string]oldSet, w wish) error {
 	for _, s := range t.lay.lasting() {
 		s.ID = 0
+		t.filled[s] = t.filled[s] || old[s.Name].kept
 		if old[s.Name].kept {
 			continue
 		}
@@ -243,6 +251,7 @@ func (t *Table) addSets(old map[string]oldSet, w wish) error {
 		if w.bans != nil {
 			elements = w.bans[s]
 		}
+		t.filled[s] = t.filled[s] || len(elements) > 0
 		if err := t.conn.AddSet(s, elements); err != nil {
 			return err
 		}

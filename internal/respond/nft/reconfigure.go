@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/google/nftables"
 
@@ -45,11 +46,18 @@ func (t *Table) Rebuild(ctx context.Context, bans []respond.Ban) error {
 		return err
 	}
 	defer unlock()
-	elements, err := t.elementsOf(bans)
+	single, nets, err := ranges(nil).with(bans, time.Now())
 	if err != nil {
 		return err
 	}
+	elements, err := t.elementsOf(single)
+	if err != nil {
+		return err
+	}
+	before := t.ranges
+	t.ranges = nets
 	if err := t.become(t.opt, t.peers, wish{fresh: true, bans: elements}); err != nil {
+		t.ranges = before
 		return hint(err)
 	}
 	select {
@@ -93,6 +101,7 @@ func (t *Table) elementsOf(bans []respond.Ban) (map[*nftables.Set][]nftables.Set
 		if err := t.stage(c, b); err != nil {
 			return nil, err
 		}
+		t.fill(c)
 		for s, els := range c.out {
 			for _, e := range els {
 				delete(keyed[s], string(e.Key))

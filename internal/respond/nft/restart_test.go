@@ -22,6 +22,8 @@ func some() []respond.Ban {
 		ban("203.0.113.3/32", judge.Limited, time.Minute), ban("2001:db8::1/128", judge.Soft, time.Minute),
 		ban("2001:db8:0:1::/64", judge.Full, time.Minute), ban("203.0.113.4/32", judge.Soft, time.Minute),
 		{Prefix: netip.MustParsePrefix("203.0.113.5/32"), Strength: judge.Full},
+		ban("198.51.100.0/24", judge.Soft, 20*time.Minute), ban("2001:db8:7:700::/56", judge.Full, time.Hour),
+		ban("198.51.100.128/25", judge.Soft, time.Hour), {Prefix: netip.MustParsePrefix("192.0.2.0/31"), Strength: judge.Full},
 	}
 	bans[5].Scope = judge.UDPOnly
 	return bans
@@ -161,8 +163,14 @@ func TestFlushedRuleset(t *testing.T) {
 func TestRemove(t *testing.T) {
 	l := newLab(t)
 	l.open(traps())
-	for range 2 { // the second time it is not there
-		l.in(l.host, Remove)
+	for _, there := range []bool{true, false} {
+		l.in(l.host, func() error {
+			got, err := Remove()
+			if got != there {
+				t.Errorf("there was a table: %v, want %v", got, there)
+			}
+			return err
+		})
 	}
 	if out := l.command(l.hostName, "nft", "list", "ruleset"); strings.TrimSpace(out) != "" {
 		t.Errorf("left behind:\n%s", out)

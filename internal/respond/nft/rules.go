@@ -89,6 +89,9 @@ func (t *Table) rulesPre() error {
 	t.rule(full, "", counter(droppedFull), drop)
 	for _, f := range t.lay.families() {
 		t.rule(c, "", f.in(f.full), jump(full))
+		if t.nets.has(f.fullnet) {
+			t.rule(c, "", f.in(f.fullnet), jump(full))
+		}
 	}
 	// From here on a ban rests on evidence that anybody can forge: it never
 	// cuts a connection that exists, nor an error message about one.
@@ -103,6 +106,9 @@ func (t *Table) rulesPre() error {
 	for _, f := range t.lay.families() {
 		t.rule(c, "", f.in(f.soft), counter(droppedSoft), drop)
 		t.rule(c, "", f.source, f.protocol(), match{lookup(f.part)}, counter(droppedSoft), drop)
+		if t.nets.has(f.softnet) {
+			t.rule(c, "", f.in(f.softnet), counter(droppedSoft), drop)
+		}
 		if f.hit != nil {
 			t.rule(c, "", f.in(f.hit), counter(droppedSoft), drop)
 			t.rule(c, "", f.source, f.protocol(), match{lookup(f.hitpart)}, counter(droppedSoft), drop)

@@ -87,6 +87,7 @@ type Table struct {
 	lay     *layout
 	news    *news
 	lost    chan struct{}
+	touched chan struct{}
 	hearing chan struct{} // closed once log is set, which is for good
 
 	destroys bool // the kernel can delete elements that may be missing
@@ -94,10 +95,13 @@ type Table struct {
 	mu     sync.Mutex // one transaction at a time; guards what follows
 	opt    Options    // Spare as it is now; for Peers see peers
 	peers  map[netip.Addr]struct{}
+	ranges ranges   // bans of ranges, as they were asked for
+	nets   segments // and as the kernel has them
 	conn   *nftables.Conn
-	log    *hitLog // nil: no trap rule has been needed yet
-	ours   shape   // of the table as we left it
-	bare   bool    // it stands again, but its bans went with the one that was taken
+	filled map[*nftables.Set]bool // sets of bans that may hold any: nothing is taken out of the others
+	log    *hitLog                // nil: no trap rule has been needed yet
+	ours   shape                  // of the table as we left it
+	bare   bool                   // it stands again, but its bans went with the one that was taken
 	closed bool
 }
 
@@ -112,8 +116,11 @@ func Open(o Options) (*Table, error) {
 	if err != nil {
 		return nil, hint(err)
 	}
-	t := &Table{lay: newLayout(o.DynamicSize), conn: conn, lost: make(chan struct{}, 1), hearing: make(chan struct{})}
+	t := &Table{lay: newLayout(o.DynamicSize), conn: conn, filled: make(map[*nftables.Set]bool), lost: make(chan struct{}, 1), touched: make(chan struct{}, 1), hearing: make(chan struct{})}
 	if t.news, err = openNews(); err == nil {
+		t.ranges, err = t.readRanges()
+	}
+	if err == nil {
 		err = t.become(o, peerSet(o.Peers), wish{fresh: true})
 	}
 	if err == nil {
@@ -139,8 +146,14 @@ func Present() bool {
 // Name is the method's name in BLOCK_METHOD.
 func (t *Table) Name() string { return string(config.MethodNftables) }
 
-// Takes is for respond.Method: there is a set for every kind of ban.
-func (t *Table) Takes(*respond.Ban) bool { return true }
+// Takes is for respond.Method: there is a set for every kind of ban of an address or
+// an IPv6 /64; a range is banned fully or softly, for all protocols.
+func (t *Table) Takes(b *respond.Ban) bool {
+	if !isRange(b.Prefix) {
+		return true
+	}
+	return rangeError(b) == nil
+}
 
 // Enforces is for respond.Method.
 func (t *Table) Enforces() bool { return true }
@@ -235,17 +248,20 @@ func (t *Table) discard() {
 	_ = t.conn.Flush()
 }
 
-// Remove takes the whole table away, bans and all. No table is no error.
-func Remove() error {
+// Remove takes the whole table away, bans and all, and says whether there was one.
+func Remove() (there bool, err error) {
 	conn, err := nftables.New()
 	if err != nil {
-		return hint(err)
+		return false, hint(err)
 	}
 	conn.DelTable(&nftables.Table{Name: tableName, Family: nftables.TableFamilyINet})
-	if err := conn.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
-		return hint(err)
+	switch err := conn.Flush(); {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPROTONOSUPPORT): // nor nftables
+		return false, nil
+	case err != nil:
+		return false, hint(err)
 	}
-	return nil
+	return true, nil
 }
 
 // hint adds what to do about an error of starting.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/net/bpf"
@@ -49,6 +50,10 @@ func (l *telling) told(now time.Time) time.Duration {
 // signal comes again, less and less often. It takes Run to notice.
 func (t *Table) Lost() <-chan struct{} { return t.lost }
 
+// Touched has a signal when another program has changed the ruleset: Holds tells
+// whether it took bans out. It takes Run to notice.
+func (t *Table) Touched() <-chan struct{} { return t.touched }
+
 // watch tells losses until ctx ends or the table is closed.
 func (t *Table) watch(ctx context.Context) error {
 	raw, err := t.news.heard.SyscallConn()
@@ -63,6 +68,10 @@ func (t *Table) watch(ctx context.Context) error {
 	})
 	defer stop()
 	var losses telling
+	ours, err := commName()
+	if err != nil {
+		return fmt.Errorf("nftables: our own name: %w", err)
+	}
 	for {
 		lost, rest := t.isLost(), lookEvery
 		if lost {
@@ -80,11 +89,18 @@ func (t *Table) watch(ctx context.Context) error {
 		if lost {
 			continue // look again whether there is news or not
 		}
-		if err := drain(raw); err != nil {
+		others, err := drain(raw, ours)
+		if err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}
 			return t.unlessClosed(fmt.Errorf("nftables: changes of the ruleset: %w", err))
+		}
+		if others {
+			select {
+			case t.touched <- struct{}{}:
+			default:
+			}
 		}
 	}
 }
@@ -101,9 +117,11 @@ func (t *Table) unlessClosed(err error) error {
 func (t *Table) isLost() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed {
-		return false
-	}
+	return !t.closed && t.lostNow()
+}
+
+// lostNow is isLost for those who hold t.mu.
+func (t *Table) lostNow() bool {
 	now := t.news.look()
 	return t.bare || now.table == 0 || now.table != t.ours.table || now.pre < t.ours.pre || now.trap < t.ours.trap
 }
@@ -157,17 +175,20 @@ func asLoaded(v uint16) uint16 {
 
 func (n *news) close() error { return errors.Join(n.heard.Close(), n.ask.Close()) }
 
-// drain waits for news and takes all there is.
-func drain(raw syscall.RawConn) error {
+// drain waits for news and takes all there is. others: some of it is of a program with
+// another name than ours.
+func drain(raw syscall.RawConn, ours string) (others bool, err error) {
 	var buf [512]byte
 	heard := false
 	var rerr error
-	err := raw.Read(func(fd uintptr) bool {
+	err = raw.Read(func(fd uintptr) bool {
 		for {
-			_, err := unix.Read(int(fd), buf[:])
+			n, err := unix.Read(int(fd), buf[:])
 			switch err {
-			case nil, unix.ENOBUFS: // some were lost: news all the same
-				heard = true
+			case nil:
+				heard, others = true, others || changedBy(buf[:n]) != ours
+			case unix.ENOBUFS: // some were lost: news all the same
+				heard, others = true, true
 			case unix.EINTR:
 			case unix.EAGAIN:
 				return heard
@@ -177,7 +198,34 @@ func drain(raw syscall.RawConn) error {
 			}
 		}
 	})
-	return errors.Join(err, rerr)
+	return others, errors.Join(err, rerr)
+}
+
+// changedBy is the name of the thread that made a transaction: NFTA_GEN_PROC_NAME of
+// its NFT_MSG_NEWGEN.
+func changedBy(b []byte) (name string) {
+	if len(b) < unix.NLMSG_HDRLEN+4 {
+		return ""
+	}
+	ad, err := decoder(b[unix.NLMSG_HDRLEN+4:])
+	if err != nil {
+		return ""
+	}
+	for ad.Next() {
+		if ad.Type() == nftaGenProcName {
+			name = ad.String()
+		}
+	}
+	return name
+}
+
+// commName is the name that the kernel has for our threads.
+func commName() (string, error) {
+	b := make([]byte, 16) // TASK_COMM_LEN
+	if err := unix.Prctl(unix.PR_GET_NAME, uintptr(unsafe.Pointer(&b[0])), 0, 0, 0); err != nil {
+		return "", err
+	}
+	return unix.ByteSliceToString(b), nil
 }
 
 // look looks at the table. What cannot be seen counts as missing.
@@ -199,8 +247,11 @@ func (n *news) look() shape {
 	return p
 }
 
-// nftaTableHandle is NFTA_TABLE_HANDLE of linux/netfilter/nf_tables.h.
-const nftaTableHandle = 4
+// Of linux/netfilter/nf_tables.h: NFTA_TABLE_HANDLE and NFTA_GEN_PROC_NAME.
+const (
+	nftaTableHandle = 4
+	nftaGenProcName = 3
+)
 
 func text(kind uint16, value string) netlink.Attribute {
 	return netlink.Attribute{Type: kind, Data: []byte(value + "\x00")}

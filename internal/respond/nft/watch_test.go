@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"portsentry/internal/judge"
 	"portsentry/internal/respond"
 )
 
@@ -74,7 +75,9 @@ func TestLostAndRebuilt(t *testing.T) {
 			}
 			l.command(l.hostName, "nft", how...)
 			l.lost(table)
-			l.rebuild(table, append(bans, bans[1])) // one twice does no harm
+			other := bans[1]
+			other.Strength = judge.Full
+			l.rebuild(table, append([]respond.Ban{other}, append(bans, bans[1])...)) // one twice does no harm, the last counts
 			sameBans(t, l.existing(table), bans)
 			if got := l.addresses("peers4"); !slices.Equal(got, []string{peer.String()}) {
 				t.Errorf("peers %v", got)
@@ -122,6 +125,39 @@ func TestNotLost(t *testing.T) {
 	case <-table.Lost():
 		t.Error("a loss was told")
 	default:
+	}
+}
+
+// What others change is told, what we change is not.
+func TestTouched(t *testing.T) {
+	l := newLab(t)
+	table := l.open(traps())
+	l.hits(table)
+	told := func() bool {
+		select {
+		case <-table.Touched():
+			return true
+		default:
+			return false
+		}
+	}
+	for range 3 {
+		if err := table.BanAll(t.Context(), some()); err != nil {
+			t.Fatal(err)
+		}
+		l.command(l.hostName, "nft", "flush", "set", "inet", "portsentry", "full4")
+		eventually(t, "word of it", told)
+	}
+	for range 3 {
+		if err := table.BanAll(t.Context(), some()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 3*lookEvery) // in which it would have been
+	defer cancel()
+	<-ctx.Done()
+	if told() {
+		t.Error("what we did ourselves was told")
 	}
 }
 

@@ -111,14 +111,13 @@ func (r *Routes) Stops(*respond.Ban) string { return "our answers" }
 
 // Takes is for respond.Method. A route is for all protocols and for existing
 // connections too, so it needs what earns at least the soft ban, and every ban
-// must have an end. Only single addresses and an IPv6 /64 of the public space
-// are ever asked for; anything else, a default route above all, is a mistake of
-// ours that must not cut this host off.
+// must have an end. Addresses, networks and ranges of the public space are asked for;
+// anything else, a default route above all, is a mistake of ours that must not cut this
+// host off.
 func (r *Routes) Takes(b *respond.Ban) bool {
-	a, bits := b.Prefix.Addr(), b.Prefix.Bits()
+	a := b.Prefix.Addr()
 	return b.Scope == judge.AllProtocols && b.Strength >= judge.Soft && !b.Until.IsZero() &&
-		(b.Prefix.IsSingleIP() || a.Is6() && bits == 64) && !a.Is4In6() &&
-		a.IsGlobalUnicast() && a.Zone() == ""
+		b.Prefix.Bits() > 0 && !a.Is4In6() && a.IsGlobalUnicast() && a.Zone() == ""
 }
 
 // BanAll is for respond.Method. Routes of before go when the new ones are there.
@@ -170,13 +169,34 @@ func (r *Routes) add(ctx context.Context, b *respond.Ban) (*netlink.Route, error
 		return nil, err
 	}
 	// The kernel says EINVAL where a blackhole is what it would use.
-	if _, err = r.conn.RouteGet(b.Prefix.Addr().AsSlice()); errors.Is(err, unix.EINVAL) {
+	if _, err = r.conn.RouteGet(b.Prefix.Masked().Addr().AsSlice()); errors.Is(err, unix.EINVAL) {
 		return rt, nil
 	}
 	if err == nil {
 		err = ErrNotUsed
 	}
 	return rt, err
+}
+
+// Holds is for respond.Checker: the kernel is asked for the way to each, the first
+// address of a range.
+func (r *Routes) Holds(ctx context.Context, bans []respond.Ban) (missing []int, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range bans {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		_, err := r.conn.RouteGet(bans[i].Prefix.Masked().Addr().AsSlice())
+		switch {
+		case errors.Is(err, unix.EINVAL): // a blackhole: see add
+		case err == nil, errors.Is(err, unix.ENETUNREACH):
+			missing = append(missing, i)
+		default:
+			return nil, fmt.Errorf("route: %v: %w", bans[i].Prefix, err)
+		}
+	}
+	return missing, nil
 }
 
 // gateways are where packets for the rest of the world go, as the kernel routes
@@ -236,6 +256,20 @@ func (r *Routes) Existing(ctx context.Context) ([]respond.Ban, error) {
 		})
 	}
 	return bans, nil
+}
+
+// Clear takes away every route of ours, and says whether there was one.
+func Clear(ctx context.Context) (there bool, err error) {
+	r, err := Open()
+	if err != nil {
+		return false, err
+	}
+	defer r.Close()
+	bans, err := r.Existing(ctx)
+	for i := 0; err == nil && i < len(bans); i++ {
+		err = r.Unban(ctx, bans[i])
+	}
+	return len(bans) > 0, err
 }
 
 // read asks the kernel for our routes. Of two to one prefix, which a crash can

@@ -76,22 +76,27 @@ func TestAsNftables(t *testing.T) {
 func outcomes(l *lab, m respond.Method) map[string]bool {
 	l.t.Helper()
 	out := make(map[string]bool)
-	for f, first := range prefixes("192.0.2.1/32", "2001:db8:0:1::1/128", "2001:db8:0:100::/64") {
+	for _, first := range prefixes("192.0.2.1/32", "2001:db8:0:1::1/128", "2001:db8:0:100::/64", "192.0.3.0/28") {
 		var bans []respond.Ban
 		for i, b := range kinds() {
+			if bpf.IsNet(first) {
+				i *= 16
+			}
 			b.Prefix = netip.PrefixFrom(nth(first.Addr(), i), first.Bits())
-			bans = append(bans, b)
+			if m.Takes(&b) {
+				bans = append(bans, b)
+			}
 		}
 		if err := m.BanAll(l.t.Context(), bans); err != nil {
 			l.t.Fatal(err)
 		}
 		icmp := uint8(pktgen.ProtoICMP)
-		if f > 0 {
+		if first.Addr().Is6() {
 			icmp = pktgen.ProtoICMPv6
 		}
-		for _, b := range append(bans, respond.Ban{Prefix: netip.PrefixFrom(nth(first.Addr(), 50), first.Bits())}) {
+		for _, b := range append(bans, respond.Ban{Prefix: netip.PrefixFrom(nth(first.Addr(), 144), first.Bits())}) {
 			src := b.Prefix.Addr()
-			if b.Prefix.Bits() == 64 {
+			if !b.Prefix.IsSingleIP() {
 				src = src.Next()
 			}
 			for what, p := range map[string]pktgen.Packet{

@@ -44,8 +44,11 @@ func TestTakes(t *testing.T) {
 		{"2001:db8::1/128", judge.Soft, judge.AllProtocols, true},
 		{"192.0.2.1/32", judge.Full, judge.TCPOnly, false},
 		{"192.0.2.1/32", judge.Nothing, judge.AllProtocols, false},
-		{"192.0.2.0/24", judge.Soft, judge.AllProtocols, false},
-		{"2001:db8::/48", judge.Soft, judge.AllProtocols, false},
+		{"192.0.2.0/24", judge.Soft, judge.AllProtocols, true},
+		{"2001:db8::/48", judge.Full, judge.AllProtocols, true},
+		{"192.0.2.0/24", judge.Limited, judge.AllProtocols, false},
+		{"192.0.2.0/24", judge.Soft, judge.TCPOnly, false},
+		{"0.0.0.0/0", judge.Soft, judge.AllProtocols, false},
 		{"::ffff:192.0.2.1/128", judge.Soft, judge.AllProtocols, false},
 	} {
 		b := respond.Ban{Prefix: netip.MustParsePrefix(c.prefix), Strength: c.strength, Scope: c.scope}

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -66,11 +67,16 @@ func New(s *bpf.Sensor) *Method {
 // Name is the method's name in BLOCK_METHOD.
 func (m *Method) Name() string { return string(config.MethodXDP) }
 
-// Takes is for respond.Method. There is no full ban of one protocol.
+// Takes is for respond.Method. There is no full ban of one protocol, and of a range
+// other than an IPv6 /64 none but full and soft ones of all.
 func (m *Method) Takes(b *respond.Ban) bool {
-	a := b.Prefix.Addr()
-	return b.Strength != judge.Nothing && (b.Strength != judge.Full || b.Scope == judge.AllProtocols) && !a.Is4In6() &&
-		(b.Prefix.IsSingleIP() || a.Is6() && b.Prefix.Bits() == 64)
+	if b.Strength == judge.Nothing || b.Prefix.Addr().Is4In6() || b.Prefix.Bits() <= 0 {
+		return false
+	}
+	if bpf.IsNet(b.Prefix) {
+		return b.Strength >= judge.Soft && b.Scope == judge.AllProtocols
+	}
+	return b.Strength != judge.Full || b.Scope == judge.AllProtocols
 }
 
 // Enforces is for respond.Method: on the interfaces that the program runs on.
@@ -82,8 +88,21 @@ func (m *Method) Ends() bool { return true }
 // Stats is a snapshot of the counters.
 func (m *Method) Stats() Stats { return Stats{SweepsFailed: m.sweepsFailed.Load()} }
 
-// BanAll is for respond.Method. A ban that has ended already is a pardon.
+// atOnce bounds what one call of the kernel is given, and so the memory that takes.
+const atOnce = 1 << 14
+
+// BanAll is for respond.Method. A ban that has ended already is a pardon. Of more than
+// 16,384 bans those before a failed piece of so many stay in force.
 func (m *Method) BanAll(ctx context.Context, bans []respond.Ban) error {
+	for some := range slices.Chunk(bans, atOnce) {
+		if err := m.banAll(ctx, some); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *Method) banAll(ctx context.Context, bans []respond.Ban) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -174,7 +193,19 @@ func (m *Method) Existing(ctx context.Context) ([]respond.Ban, error) {
 	return bans, errors.Join(err, ctx.Err())
 }
 
-// Counts is for respond.Counter.
+// Holds is for respond.Checker.
+func (m *Method) Holds(ctx context.Context, bans []respond.Ban) (missing []int, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	entries := make([]bpf.Ban, len(bans))
+	for i := range bans {
+		entries[i].Prefix, entries[i].Strength = bans[i].Prefix, bpf.Strength(bans[i].Strength)
+	}
+	return m.sensor.Missing(entries)
+}
+
+// Counts is for respond.Counter. A range counts what no narrower ban of a range has.
 func (m *Method) Counts(p netip.Prefix) (dropped uint64, alive, ok bool) {
 	b, there, err := m.sensor.Ban(p)
 	if err != nil || !there || b.Strength == bpf.Pardon {

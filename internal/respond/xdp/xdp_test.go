@@ -2,6 +2,7 @@ package xdp
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"net/netip"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"portsentry/internal/bpf"
@@ -137,7 +139,7 @@ func TestAllOrNone(t *testing.T) {
 			}
 			return bans
 		}(),
-		"one is a network": append(many(70)[60:], banOf("192.0.2.0/24", judge.Soft, time.Hour)),
+		"one is of everybody": append(many(70)[60:], banOf("192.0.2.0/24", judge.Soft, time.Hour), banOf("0.0.0.0/0", judge.Soft, time.Hour)),
 	} {
 		err := m.BanAll(t.Context(), bans)
 		if err == nil || what == "no room" != errors.Is(err, bpf.ErrBansFull) {
@@ -164,6 +166,65 @@ func TestAllOrNone(t *testing.T) {
 	if n := len(existing(t, m)); n != len(there)+1 {
 		t.Errorf("%d bans", n)
 	}
+}
+
+// Whoever takes bans out of the table is found out, also one of a range inside another.
+func TestHolds(t *testing.T) {
+	needRoot(t)
+	mount := t.TempDir()
+	if err := unix.Mount("bpf", mount, "bpf", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(mount, unix.MNT_DETACH) })
+	folder := filepath.Join(mount, "ours")
+	m, _ := open(t, bpf.SensorOptions{Folder: folder})
+	remove := func(p netip.Prefix) { // as `bpftool map delete` does
+		addr := p.Addr().As16()
+		bits := binary.NativeEndian.AppendUint32(nil, uint32(p.Bits()+128-p.Addr().BitLen()))
+		name, key := "bans", append(append(addr[:], bits...), 0, 0, 0, 0)
+		if bpf.IsNet(p) {
+			name, key = "nets", append(bits, addr[:]...)
+		}
+		table, err := ebpf.LoadPinnedMap(filepath.Join(folder, name), nil)
+		if err == nil {
+			err = table.Delete(key)
+			table.Close()
+		}
+		if err != nil {
+			t.Fatalf("%v: %v", p, err)
+		}
+	}
+	bans := append(many(20), banOf("198.51.100.0/24", judge.Soft, time.Hour), banOf("198.51.0.0/16", judge.Full, 0),
+		banOf("2001:db8:7:700::/56", judge.Soft, time.Hour), banOf("2001:db8:0:1::/64", judge.Limited, time.Hour))
+	banAll(t, m, bans...)
+	holds := func(want ...int) {
+		t.Helper()
+		if missing, err := m.Holds(t.Context(), bans); err != nil || !slices.Equal(missing, want) {
+			t.Errorf("missing %v, %v, want %v", missing, err, want)
+		}
+	}
+	holds()
+	for _, i := range []int{3, 20, 23} {
+		remove(bans[i].Prefix)
+	}
+	holds(3, 20, 23)
+	for _, i := range []int{3, 20, 23} {
+		banAll(t, m, bans[i])
+	}
+	holds()
+}
+
+func BenchmarkHolds(b *testing.B) {
+	m, _ := open(b, bpf.SensorOptions{})
+	bans := many(512)
+	banAll(b, m, bans...)
+	b.ReportAllocs()
+	for b.Loop() {
+		if missing, err := m.Holds(b.Context(), bans); err != nil || len(missing) > 0 {
+			b.Fatal(missing, err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(bans)), "ns/ban")
 }
 
 func TestRepeats(t *testing.T) {

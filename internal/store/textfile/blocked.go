@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"portsentry/internal/proc"
 )
 
 const (
@@ -44,10 +46,10 @@ type Blocked struct {
 	add   []BlockedEntry          // lines to write
 	gone  map[netip.Addr]struct{} // lines to take out
 
-	seen    stamp // of the file as we know it
-	moving  bool  // somebody else has changed it
-	moved   stamp // and that is what it was then
-	failing bool
+	seen   stamp // of the file as we know it
+	moving bool  // somebody else has changed it
+	moved  stamp // and that is what it was then
+	err    error // of the last Sync
 }
 
 // stamp tells whether a file has been written to or replaced. Zero: no file.
@@ -70,8 +72,8 @@ func look(path string) (stamp, error) {
 	return stampOf(&st), err
 }
 
-// OpenBlocked reads the file at path. A file or directory that others than root
-// may write to and a symbolic link are not written to, and the warnings,
+// OpenBlocked reads the file at path. A file or directory that others than root and
+// the daemon (proc.Trusts) may write to and a symbolic link are not written to, and the warnings,
 // sentences for the log, say so; so do they about lines that cannot be read. A
 // binary file of 2.x becomes text, and the original is kept. None of it is a
 // reason not to start.
@@ -110,7 +112,7 @@ func (b *Blocked) read() (text []byte, at stamp, err error) {
 	if err := unix.Stat(dir, &st); err != nil {
 		return nil, at, distrust(err.Error())
 	}
-	if st.Uid != 0 || st.Mode&unix.S_IWOTH != 0 {
+	if !proc.Trusts(st.Uid) || st.Mode&unix.S_IWOTH != 0 {
 		err = distrust("others than root may write to " + dir + "; /var/lib/portsentry is a better place")
 	}
 	f, oerr := os.OpenFile(b.path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
@@ -129,7 +131,7 @@ func (b *Blocked) read() (text []byte, at stamp, err error) {
 	switch {
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:
 		return nil, at, distrust("it is no regular file")
-	case st.Uid != 0:
+	case !proc.Trusts(st.Uid):
 		err = distrust(fmt.Sprintf("it belongs to user %d; try chown root", st.Uid))
 	case st.Mode&unix.S_IWOTH != 0:
 		err = distrust("everybody may write to it; try chmod o-w")
@@ -174,22 +176,13 @@ func (b *Blocked) Remove(host netip.Addr) {
 // returns the hosts whose lines somebody took out of the file, which are off
 // the list now. A file that somebody is writing is let be until it has been the
 // same at two calls: editors pass through a missing and a half-written one. Our
-// own writes are no edits. Of several failures in a row the first is returned;
-// what could not be written is tried again.
+// own writes are no edits. What could not be written is tried again next time, and
+// the error stands until then.
 func (b *Blocked) Sync() (lifted []netip.Addr, err error) {
-	if !b.kept {
-		return nil, nil
+	if b.kept {
+		lifted, b.err = b.sync()
 	}
-	lifted, err = b.sync()
-	if err == nil {
-		b.failing = false
-		return lifted, nil
-	}
-	if b.failing && b.kept {
-		return lifted, nil
-	}
-	b.failing = true
-	return lifted, err
+	return lifted, b.err
 }
 
 func (b *Blocked) sync() (lifted []netip.Addr, err error) {

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,36 +24,38 @@ import (
 )
 
 const (
-	bufferSize = 64 << 10
-	// lineRoom is kept free for one more line: 300 bytes do for any but one with
-	// a very long host name, for which the buffer then grows once.
-	lineRoom = 1 << 10
+	bufferSize = 64 << 10 // bytes: with so many waiting it is time to write
+	maxWaiting = 1 << 20  // bytes that may wait for the disk
 )
 
 // HistoryStats counts lines. All only grow.
 type HistoryStats struct {
 	Lines  uint64 // written
-	Lost   uint64 // not written, or not whole: the disk was full
+	Lost   uint64 // not written, or not whole: the disk was full, or took too long
 	Errors uint64 // attempts to write or reopen that failed
 }
 
-// History appends to HISTORY_FILE. It belongs to one goroutine, Stats apart.
+// History appends to HISTORY_FILE. Any goroutine may append, and waits for no disk;
+// Flush and Close, which do, belong to one.
 type History struct {
 	path string
 	old  bool // in the form of 1.x
-	file *os.File
-	dev  uint64
-	ino  uint64
 
-	buf     []byte
-	pending uint64 // lines in buf
+	// Of the goroutine that writes.
+	file    *os.File
+	dev     uint64
+	ino     uint64
+	spare   []byte // room
 	midLine bool   // what is in the file does not end in a newline
-	failing bool   // the last attempt failed, and that has been said
+	err     error  // of the last attempt
 	looked  time.Time
 
-	second int64 // the one that stamp is of
-	stamp  []byte
-	zone   []byte
+	mu      sync.Mutex // guards what follows; held for moments
+	buf     []byte
+	pending uint64 // lines in buf
+	second  int64  // the one that stamp is of
+	stamp   []byte
+	zone    []byte
 
 	lines, lost, errors atomic.Uint64
 }
@@ -63,7 +66,7 @@ type History struct {
 // been blocked (1.x called hosts blocked to which it had done nothing: not ours),
 // with any other one for each sighting.
 func OpenHistory(path string, format config.LogFormat) (*History, error) {
-	h := &History{path: path, old: format == config.Log1x, second: -1 << 63, buf: make([]byte, 0, bufferSize)}
+	h := &History{path: path, old: format == config.Log1x, second: -1 << 63}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("history file: %w", err)
 	}
@@ -106,43 +109,46 @@ func (h *History) open() error {
 	return nil
 }
 
-// Append adds the line of rec to what the next Flush writes. In the form of 1.x
-// only a sighting that got its host blocked has one. With a full buffer it
-// flushes by itself; the error is Flush's.
-func (h *History) Append(rec *store.Record) error {
+// Append adds the line of rec to what the next Flush writes, and reports whether it
+// is time for that. In the form of 1.x only a sighting that got its host blocked has
+// one.
+func (h *History) Append(rec *store.Record) (due bool) {
 	if h.old {
-		if rec.Flags().Blocked == decode.Yes && !rec.Outcome.Already {
-			return h.BlockedLate(rec)
-		}
-		return nil
+		return rec.Flags().Blocked == decode.Yes && !rec.Outcome.Already && h.BlockedLate(rec)
 	}
-	err := h.makeRoom()
-	h.buf = h.appendTime(h.buf, rec.Verdict.Sighting.Time)
-	h.buf = store.AppendScanLine(h.buf, rec)
-	h.buf = append(h.buf, '\n')
-	h.pending++
-	return err
+	return h.add(func(b []byte) []byte {
+		return store.AppendScanLine(h.appendTime(b, rec.Verdict.Sighting.Time), rec)
+	})
 }
 
 // BlockedLate adds the line of 1.x about the host of rec, which has been blocked
 // since Append had rec: by a step that ended only then. The form of 2.x has no
 // line for that.
-func (h *History) BlockedLate(rec *store.Record) error {
+func (h *History) BlockedLate(rec *store.Record) (due bool) {
 	if !h.old {
-		return nil
+		return false
 	}
-	err := h.makeRoom()
-	s := &rec.Verdict.Sighting
-	h.buf = appendEntry(h.buf, &BlockedEntry{Since: time.Unix(0, s.Time), Name: rec.Name, Host: s.Src, Port: s.DstPort, Proto: s.Proto})
-	h.pending++
-	return err
+	return h.add(func(b []byte) []byte {
+		s := &rec.Verdict.Sighting
+		e := BlockedEntry{Since: time.Unix(0, s.Time), Name: rec.Name, Host: s.Src, Port: s.DstPort, Proto: s.Proto}
+		return appendEntry(b, &e)
+	})
 }
 
-func (h *History) makeRoom() error {
-	if len(h.buf) > bufferSize-lineRoom {
-		return h.Flush()
+// add adds a line, if there is room.
+func (h *History) add(line func([]byte) []byte) (due bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.buf) >= maxWaiting {
+		h.lost.Add(1)
+		return true
 	}
-	return nil
+	h.buf = line(h.buf)
+	if h.buf[len(h.buf)-1] != '\n' {
+		h.buf = append(h.buf, '\n')
+	}
+	h.pending++
+	return len(h.buf) >= bufferSize
 }
 
 // appendTime appends t, unix nanoseconds, as 2.x does: local time, milliseconds,
@@ -166,51 +172,45 @@ func (h *History) appendTime(b []byte, t int64) []byte {
 
 // Flush writes what has been appended; call it at least once a second. It
 // follows a rotated file. What cannot be written is dropped and counted: a full
-// disk must not stop anything. Only the first of several failures in a row is
-// returned.
+// disk must not stop anything. With nothing to write the error is that of the last
+// time.
 func (h *History) Flush() error {
-	if len(h.buf) == 0 {
-		return nil
+	h.mu.Lock()
+	text, lines := h.buf, h.pending
+	h.buf, h.pending, h.spare = h.spare[:0], 0, nil
+	h.mu.Unlock()
+	if len(text) > 0 {
+		h.err = h.follow()
+		lost, err := h.write(text, lines)
+		h.lines.Add(lines - lost)
+		h.lost.Add(lost)
+		if err != nil {
+			h.err = err
+		}
+		if h.err != nil {
+			h.errors.Add(1)
+			h.err = fmt.Errorf("history file: %w (lines are being lost; they are counted)", h.err)
+		}
 	}
-	err := h.follow()
-	if werr := h.write(); werr != nil {
-		err = werr
+	if cap(text) <= 2*bufferSize { // else a storm is over
+		h.spare = text
 	}
-	if err == nil {
-		h.failing = false
-		return nil
-	}
-	h.errors.Add(1)
-	if h.failing {
-		return nil
-	}
-	h.failing = true
-	return fmt.Errorf("history file: %w (lines are being lost; they are counted)", err)
+	return h.err
 }
 
-func (h *History) write() error {
+func (h *History) write(text []byte, lines uint64) (lost uint64, err error) {
 	if h.midLine {
 		// Half a line stands there since the disk was full, or we were killed.
 		if _, err := h.file.Write([]byte{'\n'}); err != nil {
-			h.drop(h.pending)
-			return err
+			return lines, err
 		}
 		h.midLine = false
 	}
-	n, err := h.file.Write(h.buf)
+	n, err := h.file.Write(text)
 	if n > 0 {
-		h.midLine = h.buf[n-1] != '\n'
+		h.midLine = text[n-1] != '\n'
 	}
-	h.drop(uint64(bytes.Count(h.buf[n:], []byte{'\n'})))
-	return err
-}
-
-// drop empties the buffer, lost of whose lines did not get into the file.
-func (h *History) drop(lost uint64) {
-	h.lines.Add(h.pending - lost)
-	h.lost.Add(lost)
-	h.pending = 0
-	h.buf = h.buf[:0]
+	return uint64(bytes.Count(text[n:], []byte{'\n'})), err
 }
 
 // follow opens the file anew when path means another file than ours, at most

@@ -4,26 +4,13 @@ import (
 	"bufio"
 	"cmp"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"portsentry/internal/view"
 )
-
-// column is one column of a table. Addresses never give way to the width of
-// the terminal, the columns with the highest give first.
-type column struct {
-	title string
-	give  int // 0: stays
-	cells []string
-	width int
-}
-
-const minWhy = 12 // columns below which the reason is of no use
 
 // writeBans writes the table of bans, newest first.
 func writeBans(w *bufio.Writer, bans []view.Ban, now time.Time, width int, exact bool) {
@@ -34,81 +21,21 @@ func writeBans(w *bufio.Writer, bans []view.Ban, now time.Time, width int, exact
 	slices.SortFunc(bans, func(a, b view.Ban) int {
 		return cmp.Or(b.Since.Compare(a.Since), a.Prefix.Compare(b.Prefix))
 	})
-	_, _ = fmt.Fprintf(w, "%s %s\n", grouped(uint64(len(bans))), plural(len(bans), "ban"))
+	_, _ = fmt.Fprintf(w, "%s %s\n", view.Grouped(uint64(len(bans))), view.Plural(len(bans), "ban"))
 
 	columns := []column{
 		{title: "who"}, {title: "cut off from", give: 1}, {title: "ends"}, {title: "since", give: 3},
-		{title: "times", give: 6}, {title: "dropped", give: 4}, {title: "evidence", give: 5}, {title: "why", give: 2},
+		{title: "times", give: 6}, {title: "dropped", give: 4}, {title: "evidence", give: 5}, {title: "why", give: 2, narrows: true},
 	}
 	for i := range bans {
 		b := &bans[i]
-		for c, text := range []string{
-			who(b.Prefix), cutOff(b), ends(b, now, exact), since(b, now, exact),
-			strconv.Itoa(b.Times), dropped(b), evidence(b), printable(b.Reason),
-		} {
-			columns[c].cells = append(columns[c].cells, text)
-		}
+		add(columns, view.Who(b.Prefix), cutOff(b), ends(b, now, exact), since(b, now, exact),
+			strconv.Itoa(b.Times), dropped(b), evidence(b), view.Printable(b.Reason))
 	}
 	columns = slices.DeleteFunc(columns, func(c column) bool {
 		return c.title == "dropped" && !slices.ContainsFunc(bans, func(b view.Ban) bool { return b.Dropped != nil })
 	})
-	for i := range columns {
-		c := &columns[i]
-		c.width = utf8.RuneCountInString(c.title)
-		for _, text := range c.cells {
-			c.width = max(c.width, utf8.RuneCountInString(text))
-		}
-	}
-	columns = fit(columns, width)
-	for row := -1; row < len(bans); row++ {
-		line := ""
-		for _, c := range columns {
-			text := c.title
-			if row >= 0 {
-				text = c.cells[row]
-			}
-			line += fmt.Sprintf("%-*s  ", c.width, shorten(text, c.width))
-		}
-		_, _ = w.WriteString(strings.TrimRight(line, " ") + "\n")
-	}
-}
-
-// fit narrows the reason and then leaves columns out until the table has at
-// most width columns. Width 0 is any.
-func fit(columns []column, width int) []column {
-	for width > 0 {
-		total, first := -2, 0
-		for i, c := range columns {
-			total += c.width + 2
-			if c.give > columns[first].give {
-				first = i
-			}
-		}
-		if total <= width || columns[first].give == 0 {
-			break
-		}
-		if why := &columns[len(columns)-1]; why.title == "why" && why.width-(total-width) >= minWhy {
-			why.width -= total - width
-			break
-		}
-		columns = slices.Delete(columns, first, first+1)
-	}
-	return columns
-}
-
-func shorten(s string, width int) string {
-	if utf8.RuneCountInString(s) <= width {
-		return s
-	}
-	return string([]rune(s)[:width-3]) + "..."
-}
-
-// who is a prefix as one would write it: a single address without its length.
-func who(p netip.Prefix) string {
-	if p.IsSingleIP() {
-		return p.Addr().String()
-	}
-	return p.String()
+	writeTable(w, columns, width)
 }
 
 // cutOff is what a ban drops, in words: of several methods the one that does most.
@@ -125,9 +52,9 @@ func cutOff(b *view.Ban) string {
 	case has("dryrun"):
 		return "nothing: a dry run"
 	default: // the owner's steps alone
-		return "what " + printable(strings.Join(b.Methods, ", ")) + " does"
+		return "what " + view.Printable(strings.Join(b.Methods, ", ")) + " does"
 	}
-	what := printable(b.Strength)
+	what := view.Printable(b.Strength)
 	switch b.Strength {
 	case "limited":
 		what = "ports without a service"
@@ -137,15 +64,17 @@ func cutOff(b *view.Ban) string {
 		what = "everything"
 	}
 	if b.Scope != "all" {
-		what += ", " + strings.ToUpper(printable(b.Scope)) + " only"
+		what += ", " + strings.ToUpper(view.Printable(b.Scope)) + " only"
 	}
 	return what
 }
 
 // evidence is the class in words, and whether the address is in use.
 func evidence(b *view.Ban) string {
-	word := printable(b.Evidence)
+	word := view.Printable(b.Evidence)
 	switch b.Evidence {
+	case "E0":
+		return "by hand"
 	case "E1":
 		word = "unverified"
 	case "E2", "E3":
@@ -162,7 +91,7 @@ func dropped(b *view.Ban) string {
 	if b.Dropped == nil {
 		return ""
 	}
-	return grouped(*b.Dropped)
+	return view.Grouped(*b.Dropped)
 }
 
 func ends(b *view.Ban, now time.Time, exact bool) string {
@@ -174,35 +103,12 @@ func ends(b *view.Ban, now time.Time, exact bool) string {
 	case !b.Until.After(now):
 		return "now"
 	}
-	return "in " + span(b.Until.Sub(now))
+	return "in " + view.Span(b.Until.Sub(now))
 }
 
 func since(b *view.Ban, now time.Time, exact bool) string {
 	if exact {
 		return b.Since.In(now.Location()).Format(time.RFC3339)
 	}
-	return span(now.Sub(b.Since)) + " ago"
-}
-
-// writeLifted says which bans are gone and what they were.
-func writeLifted(w *bufio.Writer, done *view.Unbanned, now time.Time) {
-	for i := range done.Lifted {
-		b := &done.Lifted[i]
-		name := who(b.Prefix)
-		if !b.Prefix.IsSingleIP() && b.Prefix.Contains(done.Address) && b.Prefix.Addr() != done.Address {
-			name += ", with " + done.Address.String() + " in it,"
-		}
-		left := "until undone by hand"
-		if b.Until != nil {
-			left = span(b.Until.Sub(now)) + " left"
-		}
-		times := ""
-		if b.Times > 1 {
-			times = fmt.Sprintf(", banned %d times so far", b.Times)
-		}
-		if b.Dropped != nil {
-			times += fmt.Sprintf(", %s %s dropped", dropped(b), plural(int(*b.Dropped), "packet"))
-		}
-		_, _ = fmt.Fprintf(w, "%s is no longer banned (was cut off from %s, %s%s; %s)\n", name, cutOff(b), left, times, printable(b.Reason))
-	}
+	return view.Span(now.Sub(b.Since)) + " ago"
 }

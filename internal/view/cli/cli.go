@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -52,13 +51,15 @@ func ExitCode(err error) int {
 	return 2
 }
 
-// Commands are status, bans and unban. They print no error and no usage of
+// Commands are those that ask a daemon. They print no error and no usage of
 // their own: the caller prints what they return.
 func Commands(o Options) []*cobra.Command {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return []*cobra.Command{statusCommand(o), bansCommand(o), unbanCommand(o)}
+	return []*cobra.Command{statusCommand(o), bansCommand(o), banCommand(o), unbanCommand(o),
+		pendingCommand(o), confirmCommand(o), reloadCommand(o), healthCommand(o),
+		eventsCommand(o), sourcesCommand(o), whyCommand(o), reportCommand(o)}
 }
 
 func statusCommand(o Options) *cobra.Command {
@@ -95,48 +96,6 @@ func bansCommand(o Options) *cobra.Command {
 		},
 	}
 	c.Flags().BoolVar(&exact, "exact", false, "exact times instead of \"in 41 min\"")
-	return finish(c, &asJSON)
-}
-
-func unbanCommand(o Options) *cobra.Command {
-	var asJSON bool
-	c := &cobra.Command{
-		Use:     "unban ADDR",
-		Short:   "Lift every ban of an address and undo what was done to it",
-		Example: "  portsentry unban 203.0.113.9\n  portsentry unban 2001:db8:1:2::/64",
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) == 1 {
-				return nil
-			}
-			return &Error{2, fmt.Sprintf("unban takes one address, not %d", len(args)), "for example: portsentry unban 203.0.113.9"}
-		},
-		RunE: func(cmd *cobra.Command, args []string) error {
-			addr, err := view.ParseTarget(args[0])
-			if err != nil {
-				return &Error{2, err.Error(), ""}
-			}
-			body, err := o.ask(cmd.Context(), http.MethodDelete, view.PathBans+"/"+url.PathEscape(addr.String()), asJSON, cmd.OutOrStdout())
-			if err != nil {
-				return err
-			}
-			defer func() { _ = body.Close() }()
-			in := io.Reader(body)
-			if asJSON {
-				in = io.TeeReader(body, cmd.OutOrStdout())
-			}
-			var done view.Unbanned
-			if err := decode(in, &done); err != nil {
-				return err
-			}
-			if len(done.Lifted) == 0 {
-				return &Error{1, addr.String() + " is not banned", ""}
-			}
-			if asJSON {
-				return nil
-			}
-			return buffered(cmd.OutOrStdout(), func(w *bufio.Writer) { writeLifted(w, &done, o.Now()) })
-		},
-	}
 	return finish(c, &asJSON)
 }
 

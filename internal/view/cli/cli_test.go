@@ -68,6 +68,7 @@ func serveHTTP(t *testing.T, handle http.HandlerFunc) (socket string) {
 }
 
 func sampleStatus() view.Status {
+	lookedAt := now.Add(-4 * time.Second)
 	return view.Status{
 		Version: "3.0.0", Started: now.Add(-12*24*time.Hour - 3*time.Hour - 5*time.Minute), Config: "/etc/portsentry/portsentry.conf",
 		Watching: []view.Watched{{Interface: "eth0", How: "AF_PACKET"}, {Interface: "wg0", How: "AF_PACKET", Why: "no Ethernet header"}},
@@ -78,7 +79,7 @@ func sampleStatus() view.Status {
 			{Name: "log_lost_total", Help: "log lines that could not be written", Value: 1204, Loss: true},
 			{Name: "sightings_total", Help: "probes of trap ports", Value: 37},
 		},
-		Bans: 212,
+		Bans: 212, CheckedBans: 212, Enforced: 212, Checked: &lookedAt,
 	}
 }
 
@@ -100,7 +101,8 @@ func TestStatus(t *testing.T) {
 	healthy.Counters[2].Value = 0
 	healthy.BlockTCP, healthy.Methods = 0, nil
 	troubled.Problems = []string{"the log at /var/log is full: lines are lost"}
-	troubled.BlockUDP = 2
+	troubled.BlockUDP, troubled.Enforced = 2, 211
+	blind.CheckedBans = 0
 	blind.Watching, blind.Counters, blind.Bans, blind.Started = nil, nil, 0, now.Add(-time.Minute)
 	blind.Methods = nil
 
@@ -114,6 +116,7 @@ func TestStatus(t *testing.T) {
 lost      nothing
 answer    log only (BLOCK_TCP=0, BLOCK_UDP=0)
 bans      212 in force
+enforced  212 of 212 bans in the kernel, last checked 4 s ago
 counted   61,204  packets looked at
               37  probes of trap ports
 config    /etc/portsentry/portsentry.conf; portsentry 3.0.0
@@ -130,6 +133,8 @@ answer    TCP: ban (BLOCK_TCP=1), UDP:
           command (BLOCK_UDP=2);
           enforced by nftables
 bans      212 in force
+enforced  211 of 212 bans in the kernel,
+          last checked 4 s ago
 counted   61,204  packets looked at
               37  probes of trap ports
 config    /etc/portsentry/portsentry.conf;
@@ -219,17 +224,19 @@ who          cut off from           ends       since       times  evidence    wh
 
 func TestUnban(t *testing.T) {
 	bans := sampleBans()
-	packets := uint64(1204)
+	packets, by := uint64(1204), now.Add(5*time.Minute)
 	counted := bans[1]
 	counted.Dropped = &packets
 	socket := serve(t, map[string]any{
-		"DELETE /v1/bans/203.0.113.10":          view.Unbanned{Address: netip.MustParseAddr("203.0.113.10"), Lifted: []view.Ban{counted}},
-		"DELETE /v1/bans/203.0.113.9":           view.Unbanned{Address: netip.MustParseAddr("203.0.113.9"), Lifted: bans[1:2]},
-		"DELETE /v1/bans/198.51.100.7":          view.Unbanned{Address: netip.MustParseAddr("198.51.100.7"), Lifted: bans[:1]},
-		"DELETE /v1/bans/2001:db8:1111:2222::7": view.Unbanned{Address: netip.MustParseAddr("2001:db8:1111:2222::7"), Lifted: bans[2:]},
-		"DELETE /v1/bans/2001:db8:1111:2222::":  view.Unbanned{Address: netip.MustParseAddr("2001:db8:1111:2222::"), Lifted: bans[2:]},
-		"DELETE /v1/bans/192.0.2.1":             `{"address":"192.0.2.1","lifted":[]}` + "\n",
-		"DELETE /v1/bans/192.0.2.2":             view.Refusal{Message: "netlink: no buffer space", Hint: "try again"},
+		"DELETE /v1/bans/203.0.113.10":            view.Unbanned{Address: netip.MustParseAddr("203.0.113.10"), Lifted: []view.Ban{counted}},
+		"DELETE /v1/bans/203.0.113.9":             view.Unbanned{Address: netip.MustParseAddr("203.0.113.9"), Lifted: bans[1:2]},
+		"DELETE /v1/bans/198.51.100.7":            view.Unbanned{Address: netip.MustParseAddr("198.51.100.7"), Lifted: bans[:1]},
+		"DELETE /v1/bans/2001:db8:1111:2222::7":   view.Unbanned{Address: netip.MustParseAddr("2001:db8:1111:2222::7"), Lifted: bans[2:]},
+		"DELETE /v1/bans/2001:db8:1111:2222::/64": view.Unbanned{Address: netip.MustParseAddr("2001:db8:1111:2222::"), Lifted: bans[2:]},
+		"DELETE /v1/bans/198.51.100.0/24":         view.Unbanned{},
+		"DELETE /v1/bans/all":                     view.Unbanned{Lifted: bans[:2], Pending: 3, Confirm: &by},
+		"DELETE /v1/bans/192.0.2.1":               `{"address":"192.0.2.1","lifted":[]}` + "\n",
+		"DELETE /v1/bans/192.0.2.2":               view.Refusal{Message: "netlink: no buffer space", Hint: "try again"},
 	})
 	const net64 = " is no longer banned (was cut off from everything, 1 day, 2 h left; syn to trap port 1; second address of its /64)\n"
 	tests := []struct {
@@ -249,7 +256,13 @@ func TestUnban(t *testing.T) {
 		{[]string{"192.0.2.2"}, "", 2, "portsentry says: netlink: no buffer space; try again"},
 		{[]string{"192.0.2.2", "--json"}, `{"error":"netlink: no buffer space","hint":"try again"}` + "\n", 2, "portsentry says: netlink: no buffer space; try again"},
 		{[]string{"203.0.113.999"}, "", 2, `"203.0.113.999" is no address; give one like 203.0.113.9 or 2001:db8::9`},
-		{[]string{"203.0.113.0/24"}, "", 2, `"203.0.113.0/24" is never banned as one: bans are of addresses and of IPv6 /64 networks; give an address`},
+		{[]string{"203.0.113.9/24"}, "", 2, `"203.0.113.9/24" names a range by an address in it; did you mean 203.0.113.0/24 or 203.0.113.9?`},
+		{[]string{"198.51.100.0/24"}, "", 1, "nobody in 198.51.100.0/24 is banned"},
+		{[]string{"all", "--confirm-within", "5m"}, "198.51.100.7 is no longer banned (was cut off from ports without a service, TCP only, until undone by hand; " +
+			"fin to trap port 23, unverified (BLOCK_EVIDENCE=verified))\n" +
+			"203.0.113.9 is no longer banned (was cut off from new connections, 41 min left, banned 2 times so far; syn to trap port 1, unverified)\n" +
+			"they are banned again in 5 min unless you confirm it: portsentry confirm 3\n", 0, ""},
+		{[]string{"all", "--confirm-within", "2d"}, "", 2, `--confirm-within: "2d": no change waits for more than a day to be confirmed`},
 		{nil, "", 2, "unban takes one address, not 0; for example: portsentry unban 203.0.113.9"},
 		{[]string{"192.0.2.1", "192.0.2.2"}, "", 2, "unban takes one address, not 2; for example: portsentry unban 203.0.113.9"},
 	}

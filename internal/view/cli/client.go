@@ -56,7 +56,24 @@ func (o *Options) ask(ctx context.Context, method, path string, asJSON bool, out
 	if json.Unmarshal(body, &refusal) != nil || refusal.Message == "" {
 		return nil, &Error{2, "what answers at " + socket + " does not speak as portsentry does (" + resp.Status + ")", ""}
 	}
-	return nil, &Error{2, "portsentry says: " + printable(refusal.Message), printable(refusal.Hint)}
+	return nil, refused(resp.StatusCode, &refusal)
+}
+
+// refused is an answer other than what was asked for. What the daemon has weighed and
+// does not do is said in its own words.
+func refused(status int, r *view.Refusal) *Error {
+	e := &Error{2, view.Printable(r.Message), view.Printable(r.Hint)}
+	switch status {
+	case http.StatusConflict, http.StatusTooManyRequests:
+	case http.StatusGone:
+		e.Code = 1
+	default:
+		e.Message = "portsentry says: " + e.Message
+	}
+	for i := len(r.Mistakes) - 1; i >= 0; i-- {
+		e.Message = view.Printable(r.Mistakes[i]) + "\n" + e.Message
+	}
+	return e
 }
 
 // unreachable says why nobody answered, and what to do.

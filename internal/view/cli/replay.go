@@ -62,22 +62,22 @@ func (r *Replay) writeText(w *bufio.Writer, columns int) {
 		wrapped(w, s.Source.String(), len(s.Source.String())+1, scanWords(s), columns)
 		wrapped(w, "", 4, r.scanFacts(s), columns)
 		if s.Reason != "" {
-			wrapped(w, "", 4, printable(s.Reason), columns)
+			wrapped(w, "", 4, view.Printable(s.Reason), columns)
 		}
 	}
 	r.writeGroups(w, columns)
 	found := "no scan found"
 	if n := len(sources); n > 0 {
-		found = grouped(uint64(n)) + " " + plural(n, "scanner")
+		found = view.Grouped(uint64(n)) + " " + view.Plural(n, "scanner")
 		if len(r.Scans) > n {
-			found += ", " + grouped(uint64(len(r.Scans))) + " scans"
+			found += ", " + view.Grouped(uint64(len(r.Scans))) + " scans"
 		}
 	}
 	if r.Packets == 0 {
 		wrapped(w, "", 0, found+", and no packet to find one in", columns)
 		return
 	}
-	wrapped(w, "", 0, fmt.Sprintf("%s in %s %s over %s", found, grouped(r.Packets), plural(int(min(r.Packets, 2)), "packet"), length(r.Length)), columns)
+	wrapped(w, "", 0, fmt.Sprintf("%s in %s %s over %s", found, view.Grouped(r.Packets), view.Plural(int(min(r.Packets, 2)), "packet"), length(r.Length)), columns)
 }
 
 // scanWords is a scan in words: "vertical SYN scan of 1,000 TCP ports of one
@@ -85,7 +85,7 @@ func (r *Replay) writeText(w *bufio.Writer, columns int) {
 func scanWords(s *detect.Scan) string {
 	name, of := kindWords(s.Kind)
 	text := s.Direction.String() + " " + name
-	targets := grouped(uint64(max(s.Targets, 1))) + " addresses"
+	targets := view.Grouped(uint64(max(s.Targets, 1))) + " addresses"
 	if s.Targets < 2 {
 		targets = "one address"
 	}
@@ -93,13 +93,13 @@ func scanWords(s *detect.Scan) string {
 		text += " of " + targets
 	} else {
 		n := max(s.Ports, 1)
-		text += fmt.Sprintf(" of %s %s of %s", grouped(uint64(n)), plural(n, protoOf(s, of)), targets)
+		text += fmt.Sprintf(" of %s %s of %s", view.Grouped(uint64(n)), view.Plural(n, protoOf(s, of)), targets)
 	}
 	if d := time.Duration(s.Last - s.First); d > 0 {
 		text += " in " + length(d)
 	}
 	if s.Tool != "" {
-		text += ", with " + printable(s.Tool)
+		text += ", with " + view.Printable(s.Tool)
 	}
 	return text
 }
@@ -126,9 +126,9 @@ func (r *Replay) scanFacts(s *detect.Scan) string {
 			text += ", from outside"
 		}
 	}
-	text += fmt.Sprintf(", %s %s, ", grouped(uint64(max(s.Probes, 0))), plural(s.Probes, "probe"))
+	text += fmt.Sprintf(", %s %s, ", view.Grouped(uint64(max(s.Probes, 0))), view.Plural(s.Probes, "probe"))
 	if s.Failed < s.Probes {
-		text += grouped(uint64(max(s.Failed, 0))) + " of them failed, "
+		text += view.Grouped(uint64(max(s.Failed, 0))) + " of them failed, "
 	}
 	if s.Verified {
 		text += "verified"
@@ -196,7 +196,7 @@ func length(d time.Duration) string {
 	case d < time.Minute:
 		return strconv.FormatFloat(d.Seconds(), 'f', 1, 64) + " s"
 	}
-	return span(d)
+	return view.Span(d)
 }
 
 func campaign(n uint64) string { return fmt.Sprintf("%016x", n) }
@@ -231,7 +231,7 @@ func writeScanJSON(w *bufio.Writer, s *detect.Scan) {
 		Event: "scan", Time: at(s.Found), Source: s.Source.WithZone("").String(),
 		Kind: s.Kind.String(), Direction: s.Direction.String(), Proto: view.Proto(s.Proto), Evidence: "E1",
 		First: at(s.First), Last: at(s.Last), Ports: s.Ports, Targets: s.Targets, Probes: s.Probes, Failed: s.Failed,
-		Score: math.Round(100*s.Score) / 100, Tool: printable(s.Tool), Reason: printable(s.Reason),
+		Score: math.Round(100*s.Score) / 100, Tool: view.Printable(s.Tool), Reason: view.Printable(s.Reason),
 	}
 	if s.Verified {
 		line.Evidence = "E2"
@@ -252,4 +252,4 @@ func writeLine(w *bufio.Writer, line any) {
 }
 
 // Grouped is n with its thousands set apart: 61,204.
-func Grouped(n uint64) string { return grouped(n) }
+func Grouped(n uint64) string { return view.Grouped(n) }

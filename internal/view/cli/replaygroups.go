@@ -48,7 +48,7 @@ const membersShown = 12
 
 func (r *Replay) writeGroups(w *bufio.Writer, columns int) {
 	for _, g := range r.Groups {
-		text := "campaign " + campaign(g.ID) + ": " + printable(g.Reason)
+		text := "campaign " + campaign(g.ID) + ": " + view.Printable(g.Reason)
 		if g.Real.IsValid() {
 			text += "; the real one is " + g.Real.String()
 		}
@@ -58,12 +58,12 @@ func (r *Replay) writeGroups(w *bufio.Writer, columns int) {
 			names = append(names, m.String())
 		}
 		if more := g.Count - len(names); more > 0 {
-			names = append(names, grouped(uint64(more))+" more")
+			names = append(names, view.Grouped(uint64(more))+" more")
 		}
 		wrapped(w, "", 4, strings.Join(names, ", "), columns)
 	}
 	for _, n := range r.Notices {
-		wrapped(w, "", 0, n.What+": "+printable(n.Reason)+", from "+time.Unix(0, n.First).UTC().Format("2006-01-02 15:04:05.000")+" UTC", columns)
+		wrapped(w, "", 0, n.What+": "+view.Printable(n.Reason)+", from "+time.Unix(0, n.First).UTC().Format("2006-01-02 15:04:05.000")+" UTC", columns)
 	}
 }
 
@@ -101,7 +101,7 @@ func (r *Replay) writeGroupsJSON(w *bufio.Writer) {
 	for _, g := range r.Groups {
 		line := groupLine{
 			Event: "campaign", Time: nanoTime(g.First), Campaign: campaign(g.ID), What: g.What, Members: []string{}, Count: g.Count,
-			First: nanoTime(g.First), Last: nanoTime(g.Last), Contacts: g.Contacts, Ports: g.Ports, Reason: printable(g.Reason),
+			First: nanoTime(g.First), Last: nanoTime(g.Last), Contacts: g.Contacts, Ports: g.Ports, Reason: view.Printable(g.Reason),
 		}
 		for _, m := range g.Members {
 			line.Members = append(line.Members, m.String())
@@ -114,7 +114,7 @@ func (r *Replay) writeGroupsJSON(w *bufio.Writer) {
 	for _, n := range r.Notices {
 		line := noticeLine{
 			Event: "notice", Time: nanoTime(n.First), What: n.What, First: nanoTime(n.First), Last: nanoTime(n.Last),
-			Packets: n.Packets, Sources: n.Sources, Port: n.Port, Reason: printable(n.Reason),
+			Packets: n.Packets, Sources: n.Sources, Port: n.Port, Reason: view.Printable(n.Reason),
 		}
 		if n.Victim.IsValid() {
 			line.Victim = n.Victim.String()

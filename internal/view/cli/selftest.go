@@ -13,6 +13,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
+
+	"portsentry/internal/view"
 )
 
 // Want is what a configuration promises about one thing.
@@ -151,7 +153,7 @@ func (t *Trial) cells(name string) [cellsOfTrial]cell {
 		row[2].text = "not asked for"
 	}
 	for i := range row {
-		row[i].text = printable(row[i].text)
+		row[i].text = view.Printable(row[i].text)
 		if row[i].text == "" {
 			row[i].text = "-"
 		}
@@ -195,15 +197,15 @@ func (s *Selftest) rows() (rows [][cellsOfTrial]cell) {
 }
 
 func writeSelftest(w *bufio.Writer, s *Selftest, width int, colour bool) {
-	wrapped(w, "", 0, printable(s.Config+": "+s.Stage), width)
+	wrapped(w, "", 0, view.Printable(s.Config+": "+s.Stage), width)
 	for _, n := range s.Notes {
-		wrapped(w, "", 0, printable(n), width)
+		wrapped(w, "", 0, view.Printable(n), width)
 	}
 	_ = w.WriteByte('\n')
 	writeTrials(w, s.rows(), width, colour)
 	_ = w.WriteByte('\n')
 	for _, line := range s.complaints() {
-		wrapped(w, "", 0, printable(line), width)
+		wrapped(w, "", 0, view.Printable(line), width)
 	}
 	if slices.ContainsFunc(s.Trials, func(t Trial) bool { return t.Promise.Banned == Must }) {
 		wrapped(w, "", 0, "banned: a served port fell silent for that address (closed ports: the others did, and the served one went on); released: it answered again after unban", width)

@@ -14,9 +14,9 @@ const labels = 10 // columns of the labels on the left
 // writeStatus writes st for a person: the first line answers the question, then
 // comes what is wrong, then the rest.
 func writeStatus(w *bufio.Writer, st *view.Status, now time.Time, width int) {
-	wrapped(w, "", 0, printable(headline(st, now)), width)
+	wrapped(w, "", 0, view.Printable(headline(st, now)), width)
 	for _, p := range st.Problems {
-		wrapped(w, "problem", labels, printable(p), width)
+		wrapped(w, "problem", labels, view.Printable(p), width)
 	}
 	var losses, counts []view.Counter
 	for _, c := range st.Counters {
@@ -33,16 +33,22 @@ func writeStatus(w *bufio.Writer, st *view.Status, now time.Time, width int) {
 	}
 	writeCounters(w, "lost", losses, width)
 	if st.Horizon > 0 {
-		slowest := "without traps too: five ports, one in " + span(time.Duration(st.Horizon*float64(time.Second))) + " at the slowest"
+		slowest := "without traps too: five ports, one in " + view.Span(time.Duration(st.Horizon*float64(time.Second))) + " at the slowest"
 		wrapped(w, "scans", labels, slowest, width)
 	}
-	wrapped(w, "answer", labels, printable(answer(st)), width)
-	wrapped(w, "bans", labels, grouped(uint64(max(st.Bans, 0)))+" in force", width)
+	wrapped(w, "answer", labels, view.Printable(answer(st)), width)
+	wrapped(w, "bans", labels, view.Grouped(uint64(max(st.Bans, 0)))+" in force", width)
+	if st.Checked != nil && st.CheckedBans > 0 {
+		wrapped(w, "enforced", labels, inKernel(st, now), width)
+	}
 	writeCounters(w, "counted", counts, width)
 	if len(counts) == 0 {
 		wrapped(w, "counted", labels, "nothing yet", width)
 	}
-	wrapped(w, "config", labels, printable(st.Config+"; portsentry "+st.Version), width)
+	wrapped(w, "config", labels, view.Printable(st.Config+"; portsentry "+st.Version), width)
+	for _, l := range st.Lacks {
+		wrapped(w, "sandbox", labels, view.Printable("without a part: "+l), width)
+	}
 	health := "ok"
 	switch n := len(st.Problems) + len(losses); n {
 	case 0:
@@ -68,7 +74,7 @@ func headline(st *view.Status, now time.Time) string {
 		what = ", but watching no interface"
 	}
 	return fmt.Sprintf("active for %s%s; %s TCP, %s UDP trap ports",
-		span(now.Sub(st.Started)), what, grouped(uint64(max(st.TCPPorts, 0))), grouped(uint64(max(st.UDPPorts, 0))))
+		view.Span(now.Sub(st.Started)), what, view.Grouped(uint64(max(st.TCPPorts, 0))), view.Grouped(uint64(max(st.UDPPorts, 0))))
 }
 
 // answer is what a probe gets.
@@ -82,6 +88,12 @@ func answer(st *view.Status) string {
 	}
 	return fmt.Sprintf("TCP: %s (BLOCK_TCP=%d), UDP: %s (BLOCK_UDP=%d); enforced by %s",
 		blockWord(st.BlockTCP), st.BlockTCP, blockWord(st.BlockUDP), st.BlockUDP, by)
+}
+
+// inKernel says what the kernel had of the bans when it was asked last.
+func inKernel(st *view.Status, now time.Time) string {
+	return fmt.Sprintf("%s of %s %s in the kernel, last checked %s ago", view.Grouped(uint64(max(st.Enforced, 0))),
+		view.Grouped(uint64(st.CheckedBans)), view.Plural(st.CheckedBans, "ban"), view.Span(now.Sub(*st.Checked)))
 }
 
 func blockWord(block int) string {
@@ -98,11 +110,11 @@ func blockWord(block int) string {
 func writeCounters(w *bufio.Writer, label string, counters []view.Counter, width int) {
 	digits := 0
 	for _, c := range counters {
-		digits = max(digits, len(grouped(c.Value)))
+		digits = max(digits, len(view.Grouped(c.Value)))
 	}
 	for _, c := range counters {
-		left := fmt.Sprintf("%-*s%*s", labels, label, digits, grouped(c.Value))
-		wrapped(w, left, labels+digits+2, printable(c.Help), width)
+		left := fmt.Sprintf("%-*s%*s", labels, label, digits, view.Grouped(c.Value))
+		wrapped(w, left, labels+digits+2, view.Printable(c.Help), width)
 		label = ""
 	}
 }

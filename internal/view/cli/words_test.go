@@ -7,7 +7,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -45,17 +44,6 @@ func TestWidth(t *testing.T) {
 	t.Setenv("COLUMNS", "61")
 	if got := width(terminal); got != 61 {
 		t.Errorf("with COLUMNS=61, width = %d", got)
-	}
-}
-
-func TestSpan(t *testing.T) {
-	for want, d := range map[string]time.Duration{
-		"0 s": -time.Second, "59 s": 59*time.Second + 999*time.Millisecond, "1 min": time.Minute, "59 min": time.Hour - 1,
-		"1 h": time.Hour, "3 h 12 min": 3*time.Hour + 12*time.Minute, "1 day": 24 * time.Hour, "1 day, 1 h": 25 * time.Hour, "12 days, 3 h": 291 * time.Hour,
-	} {
-		if got := span(d); got != want {
-			t.Errorf("span(%v) = %q, want %q", d, got, want)
-		}
 	}
 }
 

@@ -1,6 +1,6 @@
 // Package control is the control socket: HTTP with JSON on a unix socket, by
-// which root and the members of one group ask the daemon and lift bans. Requests
-// in, answers of a view.Backend out (docs/json.md). Who asks is what the kernel
+// which root and the members of one group ask the daemon and change what it does.
+// Requests in, answers of a Backend out (docs/json.md). Who asks is what the kernel
 // says, never what the request says.
 package control
 
@@ -19,8 +19,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
-
-	"portsentry/internal/view"
 )
 
 // Bounds of what clients may take.
@@ -46,20 +44,22 @@ type Stats struct {
 
 // Server is the listening control socket.
 type Server struct {
-	backend  view.Backend
+	routes   []route
 	listener *listener
 	http     *http.Server
 	group    string
 	log      *slog.Logger
-	serving  atomic.Int64  // requests being answered
-	refused  atomic.Uint64 // strangers
-	nextLog  atomic.Int64  // unix nanoseconds: log no refusal before
+	serving  atomic.Int64    // requests being answered
+	refused  atomic.Uint64   // strangers
+	nextLog  atomic.Int64    // unix nanoseconds: log no refusal before
+	ending   context.Context // ends when Run is to: answers that follow do then
+	end      context.CancelFunc
 }
 
 // Listen opens the socket at path for root and the members of group; without
 // such a group for root alone. A socket that a dead daemon left is replaced;
 // with a live one behind it the error is ErrRunning.
-func Listen(path, group string, b view.Backend, logger *slog.Logger) (*Server, error) {
+func Listen(path, group string, b Backend, logger *slog.Logger) (*Server, error) {
 	if err := makeDir(filepath.Dir(path)); err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
@@ -77,11 +77,12 @@ func Listen(path, group string, b view.Backend, logger *slog.Logger) (*Server, e
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
 	s := &Server{
-		backend:  b,
 		listener: &listener{UnixListener: l, gid: gid, members: make(chan struct{}, maxClients), root: make(chan struct{}, maxRoot)},
 		group:    group,
 		log:      logger,
 	}
+	s.ending, s.end = context.WithCancel(context.Background())
+	s.routes = s.table(&b)
 	s.http = &http.Server{
 		Handler:           http.HandlerFunc(s.serve),
 		ConnContext:       withPeer,
@@ -171,6 +172,7 @@ func (s *Server) Run(ctx context.Context) error {
 // Close removes the socket of a server that does not get to Run. After Run it
 // does nothing.
 func (s *Server) Close() error {
+	s.end()
 	if err := s.listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 		return fmt.Errorf("control socket: %w", err)
 	}
@@ -179,6 +181,7 @@ func (s *Server) Close() error {
 
 // stop waits for requests, not for clients who sit there saying nothing.
 func (s *Server) stop() error {
+	s.end()
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownGrace)
 	defer cancel()
 	if s.http.Shutdown(ctx) == nil {

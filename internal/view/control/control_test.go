@@ -30,13 +30,16 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// backend is a view.Backend with two bans.
+// backend is State and Changes with two bans.
 type backend struct {
-	mu     sync.Mutex
-	bans   []view.Ban
-	caller view.Caller   // who asked last to unban
-	hold   chan struct{} // when set, Status waits for it
-	err    error
+	mu      sync.Mutex
+	bans    []view.Ban
+	caller  view.Caller   // who asked last for a change
+	order   view.Order    // of the last ban
+	within  time.Duration // of the last reload
+	waiting []view.Pending
+	hold    chan struct{} // when set, Status waits for it
+	err     error
 }
 
 func newBackend() *backend {
@@ -70,23 +73,25 @@ func (b *backend) Status(ctx context.Context) (view.Status, error) {
 
 func (b *backend) Bans(context.Context) ([]view.Ban, error) { return b.bans, b.err }
 
-func (b *backend) Unban(_ context.Context, who view.Caller, a netip.Addr) ([]view.Ban, error) {
+func (b *backend) Unban(_ context.Context, who view.Caller, l view.Lifting) (view.Changed, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.caller = who
 	for _, ban := range b.bans {
-		if ban.Prefix.Contains(a) {
-			return []view.Ban{ban}, b.err
+		if l.Prefix.Overlaps(ban.Prefix) {
+			return view.Changed{Lifted: []view.Ban{ban}}, b.err
 		}
 	}
-	return nil, b.err
+	return view.Changed{}, b.err
 }
 
+func answering(b *backend) Backend { return Backend{State: b, Changes: b} }
+
 // start runs a server until the test ends.
-func start(t *testing.T, b view.Backend, group string) (s *Server, path string) {
+func start(t *testing.T, b *backend, group string) (s *Server, path string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "run", "s")
-	s, err := Listen(path, group, b, slog.New(slog.DiscardHandler))
+	s, err := Listen(path, group, answering(b), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,7 +188,9 @@ func TestAnswers(t *testing.T) {
 		{"DELETE", "/v1/bans/192.0.2.1", 200, `{"address":"192.0.2.1","lifted":[]}` + "\n"},
 		{"DELETE", "/v1/bans/203.0.113.999", 400,
 			`{"error":"\"203.0.113.999\" is no address; give one like 203.0.113.9 or 2001:db8::9"}` + "\n"},
-		{"DELETE", "/v1/bans/203.0.113.0/24", 400, ""},
+		{"DELETE", "/v1/bans/203.0.113.0/24", 200, `{"address":"203.0.113.0","lifted":[` + soft + "]}\n"},
+		{"DELETE", "/v1/bans/203.0.113.9/24", 400,
+			`{"error":"\"203.0.113.9/24\" names a range by an address in it; did you mean 203.0.113.0/24 or 203.0.113.9?"}` + "\n"},
 		{"DELETE", "/v1/bans/", 400, ""},
 		{"DELETE", "/v1/bans/" + strings.Repeat("9", 2000), 400, ""},
 		{"DELETE", "/v1/bans", 405, ""},
@@ -235,7 +242,7 @@ func TestStaleSocketIsReplaced(t *testing.T) {
 	}
 	l.SetUnlinkOnClose(false)
 	_ = l.Close()
-	s, err := Listen(path, "no-such-group", newBackend(), slog.New(slog.DiscardHandler))
+	s, err := Listen(path, "no-such-group", answering(newBackend()), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -253,7 +260,7 @@ func TestStaleSocketIsReplaced(t *testing.T) {
 func TestSecondDaemonIsRefused(t *testing.T) {
 	needRoot(t)
 	_, path := start(t, newBackend(), "daemon")
-	_, err := Listen(path, "daemon", newBackend(), slog.New(slog.DiscardHandler))
+	_, err := Listen(path, "daemon", answering(newBackend()), slog.New(slog.DiscardHandler))
 	if want := fmt.Sprintf("another portsentry is running (pid %d)", os.Getpid()); !errors.Is(err, ErrRunning) || !strings.Contains(err.Error(), want) {
 		t.Errorf("Listen = %v, want ErrRunning with %q", err, want)
 	}
@@ -269,7 +276,7 @@ func TestWhatIsNoSocketStays(t *testing.T) {
 	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Listen(path, "daemon", newBackend(), slog.New(slog.DiscardHandler)); err == nil {
+	if _, err := Listen(path, "daemon", answering(newBackend()), slog.New(slog.DiscardHandler)); err == nil {
 		t.Error("Listen took the place of a file")
 	}
 	if b, err := os.ReadFile(path); string(b) != "precious" {

@@ -113,7 +113,7 @@ func TestTooManyClients(t *testing.T) {
 func TestClose(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sock")
 	quiet := slog.New(slog.DiscardHandler)
-	s, err := Listen(path, "", newBackend(), quiet)
+	s, err := Listen(path, "", answering(newBackend()), quiet)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +123,7 @@ func TestClose(t *testing.T) {
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the socket is still there: %v", err)
 	}
-	next, err := Listen(path, "", newBackend(), quiet)
+	next, err := Listen(path, "", answering(newBackend()), quiet)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +144,7 @@ func TestStop(t *testing.T) {
 		b := newBackend()
 		b.hold = make(chan struct{})
 		path := filepath.Join(t.TempDir(), "s")
-		s, err := Listen(path, "daemon", b, slog.New(slog.DiscardHandler))
+		s, err := Listen(path, "daemon", answering(b), slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}

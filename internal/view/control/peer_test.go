@@ -16,15 +16,24 @@ import (
 	"testing"
 )
 
-// askEnv, when set, makes the test binary ask for the status at that path and
-// print what came: it is how the tests ask as somebody else.
-const askEnv = "PORTSENTRY_TEST_ASK"
+// askEnv, when set, makes the test binary ask at that path for what whatEnv says, the
+// method and the address, and print what came: it is how the tests ask as somebody else.
+const (
+	askEnv  = "PORTSENTRY_TEST_ASK"
+	whatEnv = "PORTSENTRY_TEST_WHAT"
+)
 
 func askAndPrint(path string) {
 	c := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", path)
 	}}}
-	resp, err := c.Get("http://portsentry/v1/status")
+	method, what, _ := strings.Cut(os.Getenv(whatEnv), " ")
+	req, err := http.NewRequest(method, "http://portsentry"+what, http.NoBody)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	resp, err := c.Do(req)
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -33,11 +42,12 @@ func askAndPrint(path string) {
 	fmt.Println(resp.StatusCode, strings.TrimSpace(string(body)), err)
 }
 
-// askAs runs askAndPrint with other credentials.
-func askAs(t *testing.T, path string, cred *syscall.Credential) string {
+// askAs runs askAndPrint with other credentials, for the status if nothing else is said.
+func askAs(t *testing.T, path string, cred *syscall.Credential, what ...string) string {
 	t.Helper()
+	what = append(what, "GET /v1/status")
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), askEnv+"="+path, "GORACE=atexit_sleep_ms=0")
+	cmd.Env = append(os.Environ(), askEnv+"="+path, whatEnv+"="+what[0], "GORACE=atexit_sleep_ms=0")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: cred}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -46,17 +56,23 @@ func askAs(t *testing.T, path string, cred *syscall.Credential) string {
 	return string(out)
 }
 
-func TestWhoMayAsk(t *testing.T) {
-	needRoot(t)
-	g, err := user.LookupGroup("daemon")
+// groupOf is the number of a group that every system has.
+func groupOf(t *testing.T, name string) uint32 {
+	t.Helper()
+	g, err := user.LookupGroup(name)
 	if err != nil {
-		t.Skip("needs the group daemon")
+		t.Skip("needs the group " + name)
 	}
 	n, err := strconv.ParseUint(g.Gid, 10, 32)
 	if err != nil {
 		t.Fatal(err)
 	}
-	gid := uint32(n)
+	return uint32(n)
+}
+
+func TestWhoMayAsk(t *testing.T) {
+	needRoot(t)
+	gid := groupOf(t, "daemon")
 	many := make([]uint32, 500) // more than fit into the first buffer
 	for i := range many {
 		many[i] = 70000 + uint32(i)

@@ -1,16 +1,49 @@
 package control
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
 	"portsentry/internal/view"
 )
+
+// route is one row of the table of what is answered.
+type route struct {
+	method string // GET, or for a change POST, PUT, DELETE
+	path   string
+	below  bool // path + "/" + what: asked.what is not empty
+	root   bool // else for the members of the group too
+	// follows: the answer goes on until its reader leaves or the daemon stops. The
+	// handler sees to its deadlines by itself, with an http.ResponseController.
+	follows bool
+	answer  func(w http.ResponseWriter, r *asked)
+}
+
+// asked is a request by somebody who may make it.
+type asked struct {
+	*http.Request
+	who  view.Caller
+	what string // what follows the path of a route with below
+}
+
+// Backend is who answers the control socket, by group of routes. Nothing is
+// answered of a group that nobody answers for.
+type Backend struct {
+	State   State
+	Changes Changes
+	Past    Past
+	Health  Health
+}
+
+// table is everything that is answered.
+func (s *Server) table(b *Backend) []route {
+	return slices.Concat(s.state(b.State), s.changes(b.Changes), s.past(b.Past), s.health(b.Health))
+}
 
 // serve answers one request, behind the check of who asks.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
@@ -28,114 +61,68 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusRequestEntityTooLarge, "the request has a body", "no request of this version has one")
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), answerTimeout)
-	defer cancel()
-	r = r.WithContext(ctx)
-
-	target, hasTarget := strings.CutPrefix(r.URL.Path, view.PathBans+"/")
+	row, what := s.find(w, r)
 	switch {
-	case hasTarget:
-		if only(w, r, http.MethodDelete) {
-			s.unban(w, r, who, target)
-		}
-	case r.URL.Path == view.PathStatus:
-		if only(w, r, http.MethodGet) {
-			s.status(w, r)
-		}
-	case r.URL.Path == view.PathBans:
-		if only(w, r, http.MethodGet) {
-			s.bans(w, r)
-		}
-	case r.URL.Path == view.PathModes:
-		if only(w, r, http.MethodPut) {
-			s.join(w, r, who)
-		}
-	default:
-		refuse(w, http.StatusNotFound, "no such page", "this version answers "+view.PathStatus+", "+view.PathBans+" and "+view.PathModes)
-	}
-}
-
-// only refuses every other method.
-func only(w http.ResponseWriter, r *http.Request, method string) bool {
-	if r.Method == method {
-		return true
-	}
-	w.Header().Set("Allow", method)
-	refuse(w, http.StatusMethodNotAllowed, r.Method+" is not done here", "use "+method)
-	return false
-}
-
-func (s *Server) status(w http.ResponseWriter, r *http.Request) {
-	st, err := s.backend.Status(r.Context())
-	if err != nil {
-		s.failed(w, err)
+	case row == nil:
+		return
+	case row.root && !who.Root:
+		refuse(w, http.StatusForbidden, r.Method+" "+row.path+" is root's alone", "try sudo")
 		return
 	}
-	answer(w, st)
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	if row.follows {
+		defer context.AfterFunc(s.ending, cancel)()
+	} else {
+		ctx, cancel = context.WithTimeout(ctx, answerTimeout)
+		defer cancel()
+	}
+	row.answer(w, &asked{r.WithContext(ctx), who, what})
 }
 
-// bans writes one ban after the other: half a million of them fit into no
-// buffer one would like to hold.
-func (s *Server) bans(w http.ResponseWriter, r *http.Request) {
-	bans, err := s.backend.Bans(r.Context())
-	if err != nil {
-		s.failed(w, err)
-		return
-	}
-	b := bufio.NewWriterSize(w, 64<<10)
-	one := json.NewEncoder(b)
-	_, _ = b.WriteString(`{"bans":[`)
-	for i := range bans {
-		if i > 0 {
-			_ = b.WriteByte(',')
+// find is the row that r asks for. Where there is none it says so and gives nil.
+func (s *Server) find(w http.ResponseWriter, r *http.Request) (row *route, what string) {
+	var methods []string
+	for i := range s.routes {
+		row := &s.routes[i]
+		what, fits := "", r.URL.Path == row.path
+		if row.below {
+			what, fits = strings.CutPrefix(r.URL.Path, row.path+"/")
 		}
-		if one.Encode(&bans[i]) != nil {
-			panic(http.ErrAbortHandler) // cut the answer, so that nobody takes it for whole
+		if fits && r.Method == row.method {
+			return row, what
+		}
+		if fits {
+			methods = append(methods, row.method)
 		}
 	}
-	_, _ = b.WriteString("]}\n")
-	_ = b.Flush()
+	if len(methods) > 0 {
+		w.Header().Set("Allow", strings.Join(methods, ", "))
+		refuse(w, http.StatusMethodNotAllowed, r.Method+" is not done here", "use "+strings.Join(methods, " or "))
+		return nil, ""
+	}
+	var paths []string
+	for i := range s.routes {
+		if p := s.routes[i].path; !slices.Contains(paths, p) {
+			paths = append(paths, p)
+		}
+	}
+	refuse(w, http.StatusNotFound, "no such page", "this version answers "+strings.Join(paths, ", "))
+	return nil, ""
 }
 
-func (s *Server) unban(w http.ResponseWriter, r *http.Request, who view.Caller, target string) {
-	addr, err := view.ParseTarget(target)
-	if err != nil {
-		refuse(w, http.StatusBadRequest, err.Error(), "")
-		return
-	}
-	lifted, err := s.backend.Unban(r.Context(), who, addr)
-	if err != nil {
-		s.failed(w, err)
-		return
-	}
-	if lifted == nil {
-		lifted = []view.Ban{}
-	}
-	s.log.Info("asked to unban", "address", addr, "lifted", len(lifted), "uid", who.UID, "pid", who.PID)
-	answer(w, view.Unbanned{Address: addr, Lifted: lifted})
-}
-
-// join is root's alone: it changes what is watched.
-func (s *Server) join(w http.ResponseWriter, r *http.Request, who view.Caller) {
-	if !who.Root {
-		refuse(w, http.StatusForbidden, "only root says what is watched", "")
-		return
-	}
-	q := r.URL.Query()
-	modes, err := s.backend.Join(r.Context(), who, view.Join{Config: q.Get("config"), TCP: q.Get("tcp"), UDP: q.Get("udp")})
-	if err != nil {
-		s.failed(w, err)
-		return
-	}
-	answer(w, modes)
-}
-
+// failed says why there is no answer.
 func (s *Server) failed(w http.ResponseWriter, err error) {
-	if errors.Is(err, context.DeadlineExceeded) {
+	var no *view.Refusal
+	switch {
+	case errors.As(err, &no):
+		w.WriteHeader(no.Status)
+		answer(w, no)
+	case errors.Is(err, context.DeadlineExceeded):
 		refuse(w, http.StatusServiceUnavailable, "no answer within "+answerTimeout.String(), "portsentry is very busy; try again")
-		return
+	default:
+		refuse(w, http.StatusInternalServerError, err.Error(), "")
 	}
-	refuse(w, http.StatusInternalServerError, err.Error(), "")
 }
 
 // refuseStranger counts everybody and logs one in ten seconds.

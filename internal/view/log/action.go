@@ -32,6 +32,7 @@ func (w *Writer) alreadyBlocked(r *store.Record) {
 
 // actionText writes one action in the words that both dialects share.
 func (w *Writer) actionText(host netip.Addr, a *respond.Action) {
+	defer w.off(w.on(eventAction, w.topic))
 	switch {
 	case a.Err != nil:
 		w.actionFailed(host, a)

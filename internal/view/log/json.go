@@ -94,6 +94,7 @@ func (w *Writer) scanJSON(r *store.Record) {
 // foundJSON writes what the source was found to do.
 func (w *Writer) foundJSON(r *store.Record) {
 	s := &r.Verdict.Sighting
+	defer w.off(w.on(eventScan, w.topic))
 	w.emit(levelNotice, appendFound(w.begin(), s.Src, &s.Scan, s.Time, r.Verdict.Evidence, r.Verdict.Reason))
 }
 
@@ -107,6 +108,7 @@ func (w *Writer) Shared(s *detect.Scan) {
 		return
 	}
 	f := detect.FoundBy(s)
+	defer w.off(w.on(eventScan, topic{source: s.Source, proto: f.Proto, kind: f.Kind, evidence: judge.E1}))
 	w.emit(levelNotice, appendFound(w.begin(), s.Source, &f, s.Last, judge.E1, s.Reason))
 	w.flush()
 }
@@ -155,7 +157,8 @@ func bannedNow(r *store.Record) bool {
 }
 
 func (w *Writer) actionJSON(host netip.Addr, a *respond.Action) {
-	b := beginEvent(w.begin(), "action")
+	defer w.off(w.on(eventAction, w.topic))
+	b := beginEvent(w.begin(), eventAction)
 	b = append(b, `,"host":"`...)
 	b = appendAddr(b, host)
 	b = append(b, `","step":"`...)
@@ -171,18 +174,22 @@ func (w *Writer) actionJSON(host netip.Addr, a *respond.Action) {
 	w.emit(levelNotice, append(b, '}'))
 }
 
-func (w *Writer) noticeJSON(sentence string) { w.emit(levelNotice, appendNotice(w.begin(), sentence)) }
-
-func appendNotice(b []byte, sentence string) []byte {
-	b = appendString(append(beginEvent(b, "notice"), `,"text":`...), sentence)
+// appendNotice appends a notice; state is what we are from here on, "" for no news
+// of that.
+func appendNotice(b []byte, state, sentence string) []byte {
+	b = beginEvent(b, eventNotice)
+	if state != "" {
+		b = appendString(append(b, `,"state":`...), state)
+	}
+	b = appendString(append(b, `,"text":`...), sentence)
 	return append(b, '}')
 }
 
 // beginEvent begins the line of something that has no packet to take its time
 // from.
-func beginEvent(b []byte, event string) []byte {
+func beginEvent(b []byte, e event) []byte {
 	b = append(b, `{"event":"`...)
-	b = append(b, event...)
+	b = append(b, e.word()...)
 	b = append(b, `","time":"`...)
 	b = time.Now().UTC().AppendFormat(b, rfc3339)
 	return append(b, '"')

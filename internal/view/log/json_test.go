@@ -3,9 +3,12 @@ package log
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
@@ -13,6 +16,7 @@ import (
 	"portsentry/internal/config"
 	"portsentry/internal/detect"
 	"portsentry/internal/respond"
+	"portsentry/internal/store"
 )
 
 // The fields are docs/json.md's, which a test of package view compares; here is
@@ -85,6 +89,41 @@ func FuzzAppendString(f *testing.F) {
 		}
 		if a != b {
 			t.Errorf("appendString(%q) reads as %q, want %q", s, a, b)
+		}
+	})
+}
+
+// FuzzJSONLines: whatever texts hold, every line is one object of JSON with an event
+// and a time, without control characters.
+func FuzzJSONLines(f *testing.F) {
+	f.Add("plain", "name.example")
+	f.Add("a\nb\x00\x7f\x1f\u009b", "\xff\xc3\"\\")
+	f.Add(strings.Repeat("é\n", 900), "{}")
+	f.Fuzz(func(t *testing.T, text, name string) {
+		var out bytes.Buffer
+		w := New(Options{Format: config.LogJSON, Stdout: &out})
+		w.InterfaceName = func(int32) string { return name }
+		w.Scan(with(blockedBy(native, respond.Action{Step: respond.StepCommand, Text: text, Err: errors.New(name)}), func(r *store.Record) {
+			r.Name, r.Verdict.Reason, r.Verdict.Sighting.Scan = name, text, detect.Found{Kind: detect.KindSYN, Tool: name}
+		}))
+		w.Notice(text)
+		w.Error(text)
+		w.Problem(name, text, true, true)
+		w.Changed(name, text)
+		w.Began(&respond.Ban{Reason: text, By: "uid 0 " + name})
+		w.Ended(&respond.Ban{}, respond.End{By: name})
+		closed(t, w)
+		for line := range bytes.Lines(out.Bytes()) {
+			var object struct {
+				Event string    `json:"event"`
+				Time  time.Time `json:"time"`
+			}
+			if err := json.Unmarshal(line, &object); err != nil || object.Event == "" || object.Time.IsZero() {
+				t.Errorf("%v: %q", err, line)
+			}
+			if i := bytes.IndexFunc(bytes.TrimSuffix(line, []byte("\n")), unicode.IsControl); i >= 0 {
+				t.Errorf("a control character: %q", line[i:])
+			}
 		}
 	})
 }

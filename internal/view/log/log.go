@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"strings"
 	"sync"
 	"time"
 
@@ -41,6 +40,7 @@ const (
 type Options struct {
 	Format         config.LogFormat
 	Stdout, Stderr io.Writer // nil: not wanted
+	Journal        *Journal  // takes what is for both of them; nil: they are no journal
 	Syslog         *Syslog   // nil: not wanted
 	Verbose, Debug bool      // lines of 2.x that it had for -v and -d
 
@@ -64,7 +64,8 @@ type Writer struct {
 
 	mu      sync.Mutex
 	line    []byte // room to build one line in
-	head    []byte // room for what syslog wants before it
+	head    []byte // room for what syslog, or the journal, wants before it
+	subject        // what lines are about at the moment
 	console *queue // nil: neither stdout nor stderr is wanted
 	syslog  *queue // nil: not wanted
 }
@@ -73,7 +74,12 @@ type Writer struct {
 func New(o Options) *Writer {
 	w := &Writer{o: o}
 	if o.Stdout != nil || o.Stderr != nil {
-		w.console = &queue{deliver: (&terminal{{w: o.Stdout}, {w: o.Stderr}}).deliver}
+		t := &terminal{{w: o.Stdout}, {w: o.Stderr}}
+		w.console = &queue{deliver: t.deliver}
+		if o.Journal != nil {
+			o.Journal.instead = t
+			w.console.deliver = o.Journal.deliver
+		}
 	}
 	if o.Syslog != nil {
 		w.syslog = &queue{deliver: o.Syslog.deliver, gap: w.gap}
@@ -109,6 +115,7 @@ func (w *Writer) Stats() Stats {
 func (w *Writer) Scan(r *store.Record) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	defer w.off(w.on(eventSighting, topicOf(r)))
 	switch w.o.Format {
 	case config.LogJSON:
 		w.scanJSON(r)
@@ -124,6 +131,7 @@ func (w *Writer) Scan(r *store.Record) {
 func (w *Writer) Actions(host netip.Addr, actions []respond.Action) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	defer w.off(w.on(eventAction, topic{source: host}))
 	for i := range actions {
 		if w.o.Format == config.LogJSON {
 			w.actionJSON(host, &actions[i])
@@ -139,65 +147,32 @@ func (w *Writer) Actions(host netip.Addr, actions []respond.Action) {
 func (w *Writer) Notice(sentence string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.notice(sentence)
+	w.notice("", sentence)
 	w.flush()
 }
 
-func (w *Writer) notice(sentence string) {
+// State writes one sentence about what we are from here on, which is a word for
+// machines: starting, active, reloaded, stopping.
+func (w *Writer) State(state, sentence string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.notice(state, sentence)
+	w.flush()
+}
+
+func (w *Writer) notice(state, sentence string) {
 	if w.o.Format == config.LogJSON {
-		w.noticeJSON(sentence)
+		w.emit(levelNotice, appendNotice(w.begin(), state, sentence))
 	} else {
 		w.say(levelNotice, w.begins(sentence), sentence)
 	}
 }
-
-// Error writes what does not work, a line for each line of text: on stderr
-// whatever the format, and in syslog.
-func (w *Writer) Error(text string) { w.aside(levelError, text) }
-
-// Info writes what PortSentry of old never said, such as what is watched: on
-// stderr, where nobody takes it for a line of old, and in syslog when asked to be
-// verbose.
-func (w *Writer) Info(text string) { w.aside(levelInfo, text) }
 
 // Reword changes how lines read from here on.
 func (w *Writer) Reword(format config.LogFormat, modes config.Modes, ignoreFile string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.o.Format, w.o.Modes, w.o.IgnoreFile = format, modes, ignoreFile
-}
-
-func (w *Writer) aside(l level, text string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for sentence := range strings.SplitSeq(strings.TrimSuffix(text, "\n"), "\n") {
-		b := clean(append(append(w.begin(), w.begins(sentence)...), sentence...))
-		if w.o.Stderr != nil {
-			w.console.add(toStderr, nil, b)
-		}
-		if w.o.Format == config.LogJSON {
-			b = appendNotice(b[:0], sentence)
-		}
-		if l != levelInfo || w.o.Verbose {
-			w.toSyslog(l, b)
-		}
-		w.line = b[:0]
-	}
-	w.flush()
-}
-
-// begins is what a sentence of ours lacks in the log of 1.x: there, every line
-// began with a word to sort it by.
-func (w *Writer) begins(sentence string) string {
-	if w.o.Format != config.Log1x {
-		return ""
-	}
-	for _, word := range [...]string{"adminalert: ", "attackalert: ", "securityalert: "} {
-		if strings.HasPrefix(sentence, word) {
-			return ""
-		}
-	}
-	return "adminalert: "
 }
 
 // Flush has what waits written, and does not wait for that. The caller does it
@@ -266,10 +241,18 @@ func (w *Writer) emit(l level, line []byte) {
 		if l == levelDebug {
 			prefix = []byte("debug: ")
 		}
-		w.console.add(to, prefix, line)
+		w.toConsole(to, l, prefix, line)
 	}
 	w.toSyslog(l, line)
 	w.line = line[:0]
+}
+
+func (w *Writer) toConsole(to int, l level, prefix, line []byte) {
+	if w.o.Journal != nil {
+		w.head = append(w.appendFields(w.head[:0], l), prefix...)
+		prefix = w.head
+	}
+	w.console.add(to, prefix, line)
 }
 
 // clean makes text one line whatever is in it, and no longer than maxLine.

@@ -118,10 +118,11 @@ func TestPlaces(t *testing.T) {
 	for _, tt := range []struct {
 		format   config.LogFormat
 		out, err string
+		lines    int // on stdout
 	}{
-		{config.Log2x, "notice\n", "error\naside\n"},
-		{config.Log1x, "adminalert: notice\n", "adminalert: error\nadminalert: aside\n"},
-		{config.LogJSON, "{", "error\naside\n"},
+		{config.Log2x, "notice\n", "error\naside\n", 1},
+		{config.Log1x, "adminalert: notice\n", "adminalert: error\nadminalert: aside\n", 1},
+		{config.LogJSON, "{", "error\naside\n", 2}, // who reads JSON reads nothing else
 	} {
 		var out, errOut bytes.Buffer
 		for _, o := range []Options{{Format: tt.format, Stdout: &out, Verbose: true}, {Format: tt.format, Stderr: &errOut, Verbose: true}} { // each alone
@@ -131,7 +132,7 @@ func TestPlaces(t *testing.T) {
 			w.Info("aside")
 			closed(t, w)
 		}
-		if !strings.HasPrefix(out.String(), tt.out) || strings.Count(out.String(), "\n") != 1 || errOut.String() != tt.err {
+		if !strings.HasPrefix(out.String(), tt.out) || strings.Count(out.String(), "\n") != tt.lines || errOut.String() != tt.err {
 			t.Errorf("%s: stdout %q, stderr %q", tt.format, out.String(), errOut.String())
 		}
 	}

@@ -16,18 +16,18 @@ const advancedUnset = 1024
 // Starting says who we are, before anything else.
 func (w *Writer) Starting(version, commit string) {
 	if w.o.Format == config.Log1x {
-		w.Notice("adminalert: PortSentry " + version + " is starting.")
+		w.State("starting", "adminalert: PortSentry "+version+" is starting.")
 	} else {
-		w.Notice("Portsentry " + version + " (" + commit + ")")
+		w.State("starting", "Portsentry "+version+" ("+commit+")")
 	}
 }
 
 // Active says that something is watched from now on.
 func (w *Writer) Active() {
 	if w.o.Format == config.Log1x {
-		w.Notice("adminalert: PortSentry is now active and listening.")
+		w.State("active", "adminalert: PortSentry is now active and listening.")
 	} else {
-		w.Notice("Portsentry is now active and listening.")
+		w.State("active", "Portsentry is now active and listening.")
 	}
 }
 
@@ -35,9 +35,9 @@ func (w *Writer) Active() {
 func (w *Writer) Stopping() {
 	if w.o.Format == config.Log1x {
 		w.Notice("securityalert: PortSentry is shutting down")
-		w.Notice("adminalert: PortSentry is shutting down")
+		w.State("stopping", "adminalert: PortSentry is shutting down")
 	} else {
-		w.Notice("Portsentry is shutting down")
+		w.State("stopping", "Portsentry is shutting down")
 	}
 }
 

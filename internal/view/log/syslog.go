@@ -199,7 +199,7 @@ func (w *Writer) gap(lost uint64) []byte {
 	sentence := fmt.Sprintf("adminalert: %d lines are missing here: the system log did not take them", lost)
 	head := w.o.Syslog.appendHeader(nil, w.priority(levelError), time.Now())
 	if w.o.Format == config.LogJSON {
-		return append(appendNotice(head, sentence), '\n')
+		return append(appendNotice(head, "", sentence), '\n')
 	}
 	return append(append(head, sentence...), '\n')
 }

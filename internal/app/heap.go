@@ -1,0 +1,43 @@
+package app
+
+import (
+	"os"
+	"runtime/debug"
+	"sync/atomic"
+)
+
+const (
+	// heapLimit is the soft limit of the Go heap. What the daemon keeps is bounded
+	// below it, but for bans, so it only makes the collector run earlier when a flood
+	// of forged sources has filled what it may fill.
+	heapLimit = 64 << 20
+	// heapBans is how many bans there is room for in it: those on evidence that
+	// anybody can forge. Each beyond them brings room of its own: 250 bytes that are
+	// kept, and what somebody who lists them all needs for a moment.
+	heapBans = 1 << 16
+	heapBan  = 1 << 10
+	// heapStep is after how many bans the limit is set again, which stops the world.
+	heapStep = 1 << 14
+)
+
+// heapRoom has the limit follow the number of bans. The owner's GOMEMLIMIT goes before.
+type heapRoom struct{ steps atomic.Int64 }
+
+// begin sets the limit of a book without bans.
+func (h *heapRoom) begin() {
+	if os.Getenv("GOMEMLIMIT") != "" {
+		h.steps.Store(-1)
+		return
+	}
+	debug.SetMemoryLimit(heapLimit)
+}
+
+// follow is called with the number of bans whenever it has changed. It may be called
+// from any goroutine.
+func (h *heapRoom) follow(bans int) {
+	steps := int64(max(0, bans-heapBans)+heapStep-1) / heapStep
+	if old := h.steps.Load(); old < 0 || old == steps || !h.steps.CompareAndSwap(old, steps) {
+		return
+	}
+	debug.SetMemoryLimit(heapLimit + steps*heapStep*heapBan)
+}

@@ -1,0 +1,106 @@
+package cli
+
+import (
+	"bufio"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// column is one column of a table. Addresses never give way to the width of
+// the terminal, the columns with the highest give first.
+type column struct {
+	title   string
+	give    int  // 0: stays
+	narrows bool // the last: it is cut before a column is left out
+	right   bool // numbers
+	paint   func(cell string) string
+	cells   []string
+	width   int
+}
+
+const minWords = 12 // columns below which a sentence is of no use
+
+// add appends one row.
+func add(columns []column, cells ...string) {
+	for i, text := range cells {
+		columns[i].cells = append(columns[i].cells, text)
+	}
+}
+
+// writeTable writes the titles, if there are any, and the rows below them, in at most
+// width columns.
+// Width 0 is any.
+func writeTable(w *bufio.Writer, columns []column, width int) {
+	rows := 0
+	for i := range columns {
+		c := &columns[i]
+		c.width, rows = utf8.RuneCountInString(c.title), len(c.cells)
+		for _, text := range c.cells {
+			c.width = max(c.width, utf8.RuneCountInString(text))
+		}
+	}
+	columns = fit(columns, width)
+	titled := func(c column) bool { return c.title != "" }
+	if slices.ContainsFunc(columns, titled) {
+		writeRow(w, columns, -1)
+	}
+	for row := range rows {
+		writeRow(w, columns, row)
+	}
+}
+
+// writeRow writes one row; -1: the titles.
+func writeRow(w *bufio.Writer, columns []column, row int) {
+	line := ""
+	for i, c := range columns {
+		text := c.title
+		if row >= 0 {
+			text = c.cells[row]
+		}
+		text = shorten(text, c.width)
+		pad := strings.Repeat(" ", max(0, c.width-utf8.RuneCountInString(text)))
+		if c.paint != nil && row >= 0 {
+			text = c.paint(text)
+		}
+		if c.right {
+			text, pad = pad+text, ""
+		}
+		if i > 0 {
+			text = "  " + text
+		}
+		line += text + pad
+	}
+	_, _ = fmt.Fprintln(w, strings.TrimRight(line, " "))
+}
+
+// fit narrows the last column, if that may be, and then leaves columns out until
+// the table has at most width columns.
+func fit(columns []column, width int) []column {
+	for width > 0 {
+		total, first := -2, 0
+		for i, c := range columns {
+			total += c.width + 2
+			if c.give > columns[first].give {
+				first = i
+			}
+		}
+		if total <= width || columns[first].give == 0 {
+			break
+		}
+		if last := &columns[len(columns)-1]; last.narrows && last.width-(total-width) >= minWords {
+			last.width -= total - width
+			break
+		}
+		columns = slices.Delete(columns, first, first+1)
+	}
+	return columns
+}
+
+func shorten(s string, width int) string {
+	if utf8.RuneCountInString(s) <= width {
+		return s
+	}
+	return string([]rune(s)[:width-3]) + "..."
+}
