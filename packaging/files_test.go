@@ -47,7 +47,7 @@ func TestInitScriptSyntax(t *testing.T) {
 // TestMaintainerScripts: they are shell, and can be run.
 func TestMaintainerScripts(t *testing.T) {
 	for _, name := range []string{
-		"build", "lib/clear", "deb/preinst", "deb/postinst", "deb/prerm", "deb/postrm",
+		"build", "deb/preinst", "deb/postinst", "deb/prerm", "deb/postrm",
 		"rpm/pre", "rpm/post", "rpm/preun", "rpm/postun",
 	} {
 		tool(t, "dash", "-n", name)
@@ -59,40 +59,50 @@ func TestMaintainerScripts(t *testing.T) {
 	}
 }
 
-// TestUnit verifies the unit with a program that is there in the place of ours.
-func TestUnit(t *testing.T) {
-	text, err := os.ReadFile("systemd/portsentry.service")
-	if err != nil {
-		t.Fatal(err)
+// TestUnits verifies both units, with a program that is there in the place of ours,
+// and how little that of the daemon is exposed.
+func TestUnits(t *testing.T) {
+	read := func(name string) string {
+		t.Helper()
+		text, err := os.ReadFile(filepath.Join("systemd", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
 	}
-	unit := string(text)
-	for _, want := range []string{"\nType=notify\n", "\nExecReload=/bin/kill -HUP $MAINPID\n", "\nRestart=on-failure\n", "\nStateDirectory=portsentry\n"} {
-		if !strings.Contains(unit, want) {
-			t.Errorf("%q is not in it", want)
+	const daemon, helper = "portsentry.service", "portsentry-helper.service"
+	for name, want := range map[string][]string{
+		daemon: {"Type=notify", "ExecReload=/bin/kill -HUP $MAINPID", "Restart=on-failure", "StateDirectory=portsentry", "RuntimeDirectory=portsentry",
+			"User=portsentry", "NoNewPrivileges=yes", "WatchdogSec=30"},
+		helper: {"Type=notify", "PartOf=portsentry.service", "ExecCondition=/usr/sbin/portsentry helper --wanted", "ExecStart=/usr/sbin/portsentry helper --listen"},
+	} {
+		for _, line := range want {
+			if !strings.Contains(read(name), "\n"+line+"\n") {
+				t.Errorf("%s: %q is not in it", name, line)
+			}
 		}
 	}
 	// What would break commands of the owner's.
 	for _, setting := range []string{"NoNewPrivileges=", "ProtectSystem=", "ProtectHome=", "PrivateTmp=", "CapabilityBoundingSet=", "User=", "MemoryDenyWriteExecute=", "SystemCallFilter=", "PrivateNetwork=", "RestrictAddressFamilies="} {
-		if strings.Contains(unit, "\n"+setting) {
-			t.Errorf("%s is in it", setting)
+		if strings.Contains(read(helper), "\n"+setting) {
+			t.Errorf("%s: %s is in it", helper, setting)
 		}
 	}
 	// With the drop-in that the upgrade of a 1.x makes, too.
-	dropIn, err := os.ReadFile("systemd/1.x.conf")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, add := range map[string]string{"alone": "", "1.x": string(dropIn)} {
-		text := strings.NewReplacer("=/usr/sbin/portsentry\n", "=/bin/true\n", "=/etc/init.d/portsentry ", "=/bin/true ").Replace(unit + add)
-		if strings.Count(text, "/bin/true") != 1+2*min(len(add), 1) || strings.Contains(text, "=/usr/sbin") {
-			t.Fatalf("%s: not the programs that were expected\n%s", name, text)
+	for name, add := range map[string]string{"alone": "", "1.x": read("1.x.conf")} {
+		dir := t.TempDir()
+		for unit, text := range map[string]string{daemon: read(daemon) + add, helper: read(helper)} {
+			text = strings.NewReplacer("=/usr/sbin/portsentry", "=/bin/true", "=/etc/init.d/portsentry ", "=/bin/true ").Replace(text)
+			if strings.Contains(text, "=/usr/sbin/portsentry") || !strings.Contains(text, "/bin/true") {
+				t.Fatalf("%s: not the programs that were expected\n%s", name, text)
+			}
+			if err := os.WriteFile(filepath.Join(dir, unit), []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
 		}
-		path := filepath.Join(t.TempDir(), "portsentry.service")
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		tool(t, "systemd-analyze", "verify", "--man=no", path)
+		tool(t, "systemd-analyze", "verify", "--man=no", filepath.Join(dir, daemon), filepath.Join(dir, helper))
 	}
+	tool(t, "systemd-analyze", "security", "--offline=yes", "--no-pager", "--threshold=20", filepath.Join("systemd", daemon)) // 20 is 2.0
 }
 
 func TestLogFiles(t *testing.T) {

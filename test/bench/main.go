@@ -59,6 +59,8 @@ func sections() []section {
 		{"sources", (*bench).sources},
 		{"traffic", (*bench).traffic},
 		{"bans", (*bench).bans},
+		{"restore", (*bench).restore},
+		{"database", (*bench).database},
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 // notRun are the lines that are listed instead of run, with the reason.
 var notRun = map[string]string{
+	"portsentry top":                    "it wants a terminal and somebody who quits: test/e2e/top is both",
 	"sudo /var/ossec/bin/wazuh-logtest": "Wazuh is in no distribution; test/contrib reads its rules and decoders",
 }
 
@@ -68,19 +69,25 @@ var given = map[string]map[string]func(*stage){
 			s.must("mkdir -p /var/ossec/etc/decoders /var/ossec/etc/rules")
 		},
 	},
+	"docs/privileges.md": {
+		`grep -E 'Cap(Prm|Eff)|NoNewPrivs|Seccomp:' /proc/$(pidof -s portsentry)/status`: func(s *stage) { s.serve() },
+	},
 	"docs/restoring-access.md": {
-		"sudo portsentry bans": func(s *stage) { s.serve(blocking...); s.ban() },
+		"sudo portsentry bans":                 func(s *stage) { s.serve(blocking...); s.ban() },
+		"sudo portsentry unban 203.0.113.0/24": (*stage).ban,
+		"sudo portsentry unban all":            (*stage).ban,
 		`sudo sed -i '/\/203\.0\.113\.9 /d' /var/lib/portsentry/portsentry.blocked`: func(s *stage) {
 			listed := func() bool {
 				return strings.Contains(s.m.Read("/var/lib/portsentry/portsentry.blocked"), "/203.0.113.9 ")
 			}
+			s.must("portsentry unban all")
 			// The file follows within a second, so it may still have the ban before.
 			lab.Wait(s.t, soon, "no line in the blocked file", func() bool { return !listed() })
 			s.ban()
 			lab.Wait(s.t, soon, "a line in the blocked file", listed)
 		},
-		"sudo nft list table inet portsentry": (*stage).ban,
-		// A daemon that runs puts both there again.
+		// A daemon that runs puts all of it there again.
+		"sudo nft list table inet portsentry":   func(s *stage) { s.ban(); s.must("systemctl stop portsentry") },
 		"sudo nft delete table inet portsentry": func(s *stage) { s.must("systemctl stop portsentry") },
 		"ip route show proto 112": func(s *stage) {
 			s.serve(`BLOCK_TCP="0"`, `BLOCK_TCP="1"`, `BLOCK_METHOD="auto"`, `BLOCK_METHOD="route"`)
@@ -111,6 +118,11 @@ var after = map[string]map[string]func(*stage){
 	"docs/restoring-access.md": {
 		"sudo portsentry unban 203.0.113.9":                                         (*stage).free,
 		`sudo sed -i '/\/203\.0\.113\.9 /d' /var/lib/portsentry/portsentry.blocked`: (*stage).free,
+		`sudo nft delete element inet portsentry soft4 '{ 203.0.113.9 }'`: func(s *stage) {
+			if said := s.must("nft list set inet portsentry soft4"); strings.Contains(said, "203.0.113.9") {
+				s.t.Errorf("he is still there:\n%s", said)
+			}
+		},
 	},
 }
 

@@ -47,7 +47,7 @@ func ours(words []string) ([]string, bool) {
 	return words[1:], true
 }
 
-var subcommands = []string{"check", "status", "bans", "unban", "replay", "selftest", "completion", "help"}
+var subcommands = []string{"check", "status", "bans", "ban", "pending", "confirm", "reload", "report", "why", "sources", "events", "top", "unban", "replay", "selftest", "completion", "help"}
 
 // startsDaemon: a line that does not ask for anything starts the daemon.
 func startsDaemon(words []string) bool {

@@ -331,7 +331,7 @@ func base(e ast.Expr) *ast.Ident {
 // implicit are methods that the standard library or a dependency calls.
 var implicit = []string{
 	"String", "Error", "Unwrap", "Is", "Len", "Less", "Swap", "Push", "Pop", "Set", "Type",
-	"MarshalText", "UnmarshalText", "MarshalJSON", "UnmarshalJSON", "Close", "ServeHTTP",
+	"MarshalText", "UnmarshalText", "MarshalJSON", "UnmarshalJSON", "Close", "ServeHTTP", "Init",
 }
 
 // forTests are exported for tests alone, with the reason.

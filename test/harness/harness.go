@@ -29,7 +29,7 @@ const ReadyLine = "Portsentry is now active and listening."
 const SocketName = "control.sock"
 
 const (
-	readyTimeout = 15 * time.Second
+	readyTimeout = 60 * time.Second // half a million bans may have to be put back
 	stopTimeout  = 10 * time.Second
 	poll         = 500 * time.Microsecond
 )

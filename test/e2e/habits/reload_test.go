@@ -18,7 +18,7 @@ import (
 
 // TestReloadHabits: what SIGHUP puts in force beside ports and answers.
 func TestReloadHabits(t *testing.T) {
-	const other = "/var/lib/other"
+	const other = "/var/lib/portsentry/other"
 	base := []string{`TCP_PORTS="11"`, `UDP_PORTS="7"`, `BLOCK_TCP="1"`, `BLOCK_METHOD="nftables"`, `BAN_TIME_UNVERIFIED="1h"`}
 	with := func(more ...string) []string { return append(slices.Clone(base), more...) }
 	h := newHost(t, with(`HISTORY_FILE="`+history+`"`, `BLOCKED_FILE="`+blocked+`"`, `IGNORE_FILE="`+ignore+`"`)...)

@@ -82,13 +82,13 @@ func TestReloadUnderScan(t *testing.T) {
 // packet.
 func TestReloadChangesEverything(t *testing.T) {
 	l := lab.New(t)
-	d := start(t, l, map[string]string{"TCP_PORTS": "1", "UDP_PORTS": "7"})
+	dir := t.TempDir() // one that the daemon knows from its start, see docs/privileges.md
+	ignore, history := dir+"/ignore", dir+"/history"
+	d := start(t, l, map[string]string{"TCP_PORTS": "1", "UDP_PORTS": "7", "HISTORY_FILE": dir + "/before"})
 	send := sender(t, l.Scanner)
 	check(t, send.SendPacket(syn(l, 1)))
 	d.waitScan(port(1))
 
-	dir := t.TempDir()
-	ignore, history := dir+"/ignore", dir+"/history"
 	check(t, os.WriteFile(ignore, []byte("10.77.7.0/24\n"), 0o600))
 	d.reload(conf(`TCP_PORTS="23"`, `UDP_PORTS="69"`, `BLOCK_TCP="1"`, `BLOCK_METHOD="nftables"`,
 		`IGNORE_FILE="`+ignore+`"`, `HISTORY_FILE="`+history+`"`, `SCAN_TRIGGER="2"`), reloaded)

@@ -54,7 +54,7 @@ func TestContents(t *testing.T) {
 
 // common is what no package may lack.
 var common = []string{
-	"/usr/sbin/portsentry", "/usr/lib/systemd/system/portsentry.service", "/etc/portsentry/portsentry.conf",
+	"/usr/sbin/portsentry", "/usr/lib/systemd/system/portsentry.service", "/usr/lib/systemd/system/portsentry-helper.service", "/etc/portsentry/portsentry.conf",
 	"/usr/share/man/man8/portsentry.8.gz", "/usr/share/man/man5/portsentry.conf.5.gz",
 	"/usr/share/bash-completion/completions/portsentry", "/usr/share/fish/vendor_completions.d/portsentry.fish",
 	"/usr/share/doc/portsentry/copyright", "/usr/share/doc/portsentry/CHANGELOG.md", "/usr/share/doc/portsentry/docs/install.md",

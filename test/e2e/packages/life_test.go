@@ -111,8 +111,10 @@ func TestLife(t *testing.T) {
 			t.Errorf("%s is left", name)
 		}
 	}
-	if said, _ := m.try("getent", "group", "portsentry"); said != "" {
-		t.Errorf("the group is left: %s", said)
+	for _, kind := range []string{"group", "passwd"} {
+		if said, _ := m.try("getent", kind, "portsentry"); said != "" {
+			t.Errorf("%s: portsentry is left: %s", kind, said)
+		}
 	}
 	for _, dir := range []string{"/etc/portsentry", "/var/lib/portsentry", "/usr/lib/portsentry", "/usr/share/doc/portsentry", "/usr/share/portsentry", "/etc/systemd/system/portsentry.service.d"} {
 		if m.has(dir) {
@@ -126,7 +128,9 @@ func TestLife(t *testing.T) {
 
 // others are files that programs of the machine have made meanwhile.
 var others = []string{
-	"/etc/gshadow-",   // groupadd's copy of before
+	"/etc/gshadow-", // groupadd's copy of before
+	"/etc/shadow-",  // useradd's
+	"/etc/passwd-",
 	"/etc/hosts.deny", // KILL_HOSTS_DENY's; the lines are gone
 }
 

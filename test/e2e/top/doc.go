@@ -1,0 +1,2 @@
+// Package top tries `portsentry top` on a terminal, with a real daemon and a scan.
+package top
