@@ -5,6 +5,7 @@ import (
 	"context"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -37,7 +38,7 @@ func TestDoubts(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var out bytes.Buffer
+				var out transcript
 				lines := log.New(log.Options{Format: config.Log2x, Stdout: &out, Stderr: &out})
 				record := newRecorder(lines, &problems{}, new(feed))
 				responder := respond.New(nil, nil, respond.Plan{}, record)
@@ -55,7 +56,7 @@ func TestDoubts(t *testing.T) {
 					d.queue <- detect.Sighting{Src: src, Dst: here, DstPort: 1, Proto: decode.ProtoTCP, Kind: detect.KindSYN, Flags: decode.SYN, Triggered: true}
 				}
 				synctest.Wait()
-				if n := len(d.waiting); c.awaited && (n != 3 || asked != 1 || out.Len() > 0) {
+				if n := len(d.waiting); c.awaited && (n != 3 || asked != 1 || out.String() != "") {
 					t.Errorf("%d wait, asked %d times, written: %s", n, asked, out.String())
 				}
 				if c.answers > 0 {
@@ -115,6 +116,24 @@ func TestDoubtsBounded(t *testing.T) {
 	if d.doubts(&detect.Sighting{}, false, &v) {
 		t.Error("nothing is to be done about him, and he waits")
 	}
+}
+
+// transcript is what the log's own goroutine has written.
+type transcript struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (w *transcript) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.b.Write(p)
+}
+
+func (w *transcript) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.b.String()
 }
 
 // nobodyIsPeer has no connections.
