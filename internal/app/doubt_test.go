@@ -56,7 +56,12 @@ func TestDoubts(t *testing.T) {
 					d.queue <- detect.Sighting{Src: src, Dst: here, DstPort: 1, Proto: decode.ProtoTCP, Kind: detect.KindSYN, Flags: decode.SYN, Triggered: true}
 				}
 				synctest.Wait()
-				if n := len(d.waiting); c.awaited && (n != 3 || asked != 1 || out.String() != "") {
+				waiting := func() int {
+					n := make(chan int, 1)
+					d.set(func() { n <- len(d.waiting) })
+					return <-n
+				}
+				if n := waiting(); c.awaited && (n != 3 || asked != 1 || out.String() != "") {
 					t.Errorf("%d wait, asked %d times, written: %s", n, asked, out.String())
 				}
 				if c.answers > 0 {
@@ -69,7 +74,7 @@ func TestDoubts(t *testing.T) {
 					time.Sleep(c.after)
 				}
 				synctest.Wait()
-				if !c.end && len(d.waiting) > 0 {
+				if !c.end && waiting() > 0 {
 					t.Error("somebody waits still")
 				}
 				close(d.last)
