@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"portsentry/internal/decode"
@@ -135,14 +136,18 @@ func (r *recorder) syncInto(lifted map[netip.Addr]string) (err error) {
 	changes, files := r.changes, r.lists.each()
 	r.changes = make(map[listing]change)
 	r.mu.Unlock()
+	var begun []listing // in the order in which they did
 	for l, c := range changes {
 		if c.gone {
 			l.file.Remove(l.host)
 		}
-		if c.entry == nil {
-			continue
+		if c.entry != nil {
+			begun = append(begun, l)
 		}
-		if err := l.file.Add(*c.entry); err != nil {
+	}
+	slices.SortFunc(begun, func(a, b listing) int { return changes[a].entry.Since.Compare(changes[b].entry.Since) })
+	for _, l := range begun {
+		if err := l.file.Add(*changes[l].entry); err != nil {
 			r.problems.set("listing", "the blocked file does not list everybody: "+err.Error())
 		}
 	}
