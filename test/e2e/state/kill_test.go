@@ -88,7 +88,7 @@ func (d *daemon) all() map[netip.Prefix]view.Ban {
 // whole asks SQLite whether anything is wrong with the file.
 func whole(t *testing.T, path string) {
 	t.Helper()
-	db, err := sql.Open("sqlite", "file:"+path)
+	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(5000)")
 	check(t, err)
 	defer db.Close()
 	var said string
