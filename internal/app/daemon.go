@@ -172,7 +172,7 @@ func (d *daemon) run(ctx context.Context) error {
 	decide := newTasks(ctx)
 	decide.start("decisions", d.decider.run)
 	if every := proc.WatchdogEvery(); every > 0 {
-		base.start("service watchdog", d.beat(every))
+		base.start("service watchdog", d.beat(every, func() { d.notify("WATCHDOG=1") }))
 	}
 
 	capturing := newTasks(ctx)

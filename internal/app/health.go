@@ -18,6 +18,7 @@ func (d *daemon) Health(ctx context.Context) (view.Health, error) {
 		return view.Health{}, err
 	}
 	defer done()
+	d.lookAtLog()
 	return d.health(ctx), nil
 }
 
@@ -51,9 +52,9 @@ func (d *daemon) decides(ctx context.Context) bool {
 	}
 }
 
-// beat tells the service manager as often as it asks for it that decisions are
-// made: a daemon that hangs is started again.
-func (d *daemon) beat(every time.Duration) func(context.Context) error {
+// beat says that we are well as often as the service manager asks for it, while
+// decisions are made: a daemon that hangs is started again.
+func (d *daemon) beat(every time.Duration, well func()) func(context.Context) error {
 	return func(ctx context.Context) error {
 		tick := time.NewTicker(every)
 		defer tick.Stop()
@@ -63,7 +64,7 @@ func (d *daemon) beat(every time.Duration) func(context.Context) error {
 				return nil
 			case <-tick.C:
 				if d.decides(ctx) {
-					d.notify("WATCHDOG=1")
+					well()
 				}
 			}
 		}

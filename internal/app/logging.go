@@ -45,6 +45,16 @@ func (d *daemon) openLog(from string) {
 	}
 }
 
+// lookAtLog says whether the system log takes what it is given.
+func (d *daemon) lookAtLog() {
+	err := d.log.Held()
+	said := ""
+	if err != nil {
+		said = err.Error()
+	}
+	d.problems.set("syslog", said)
+}
+
 // setLog puts the words of next in force.
 func (d *daemon) setLog(next *config.Config) {
 	d.log.Reword(next.LogFormat, next.Modes, next.IgnoreFile)

@@ -256,6 +256,7 @@ func (d *daemon) remakeTable(ctx context.Context, t *nft.Table) {
 		return
 	}
 	d.problems.set("table", "")
+	d.problems.set(tableGone, "")
 	d.log.Notice(fmt.Sprintf("adminalert: somebody removed our firewall table (nft flush ruleset?); it was made again, with %d %s", n, plural(n, "ban", "bans")))
 }
 

@@ -58,6 +58,7 @@ func (d *daemon) Status(context.Context) (view.Status, error) {
 	if bans, enforced, checked := d.enforced(); !checked.IsZero() {
 		s.CheckedBans, s.Enforced, s.Checked = bans, enforced, &checked
 	}
+	d.lookAtLog()
 	s.Problems, s.Lacks = d.problems.list(), d.lacks
 	if findsScans(c) {
 		s.Horizon = horizon().Seconds()
@@ -214,6 +215,9 @@ func (d *daemon) tally() (t bpf.Tally, shown uint64) {
 	return t, shown
 }
 
+// tableGone is the key of what status finds out about our table by itself.
+const tableGone = "table gone"
+
 // kernelCounters adds what the firewall table and the XDP program count.
 func (d *daemon) kernelCounters(x *bpf.Tally, count, loss func(string, string, uint64)) {
 	var k nft.Stats
@@ -222,11 +226,11 @@ func (d *daemon) kernelCounters(x *bpf.Tally, count, loss func(string, string, u
 		k, err = t.Stats()
 		switch {
 		case !nft.Present():
-			d.problems.quiet("table", true, "somebody removed our firewall table (nft flush ruleset?): bans are not enforced until it has been made again")
+			d.problems.quiet(tableGone, true, "somebody removed our firewall table (nft flush ruleset?): bans are not enforced until it has been made again")
 		case err != nil:
-			d.problems.set("table", fmt.Sprintf("the firewall table cannot be read: %v", err))
-		default:
-			d.problems.set("table", "")
+			d.problems.set(tableGone, fmt.Sprintf("the firewall table cannot be read: %v", err))
+		default: // one of that name is there: whether it is ours is remakeTable's to say
+			d.problems.set(tableGone, "")
 		}
 	}
 	count("kernel_trap_hits_total", "packets to traps that the kernel dropped by itself", k.TrapHits+x.Hits)

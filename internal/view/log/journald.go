@@ -22,6 +22,7 @@ type Journal struct {
 	conn    *net.UnixConn // nil: not connected
 	instead *terminal
 	entry   []byte
+	wait    time.Duration // how long a line may take: less and less while it takes none
 }
 
 // OpenJournal connects to the socket at path, JournalSocket by default.
@@ -59,14 +60,17 @@ func (j *Journal) dial() (err error) {
 
 // deliver sends lines; for queue.
 func (j *Journal) deliver(to int, lines []byte) (lost uint64, err error) {
+	j.wait = sendTime
 	for line := range bytes.Lines(lines) {
 		jerr := j.send(line)
 		switch {
 		case jerr == nil:
+			j.wait = sendTime
 			continue
 		case errors.Is(jerr, os.ErrDeadlineExceeded), errors.Is(jerr, syscall.ENOBUFS):
 			// It is there and does not keep up: the stream beside it would hold us up.
 			lost, err = lost+1, jerr
+			j.wait = max(j.wait/2, time.Millisecond)
 			continue
 		}
 		_, text, _ := bytes.Cut(line, []byte("\x1fMESSAGE="))
@@ -95,7 +99,7 @@ func (j *Journal) send(line []byte) error {
 				return err
 			}
 		}
-		j.conn.SetWriteDeadline(time.Now().Add(sendTime))
+		j.conn.SetWriteDeadline(time.Now().Add(j.wait))
 		_, err = j.conn.Write(j.entry)
 		if err == nil || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, syscall.ENOBUFS) || errors.Is(err, syscall.EMSGSIZE) {
 			return err

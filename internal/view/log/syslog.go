@@ -76,6 +76,14 @@ func (s *Syslog) Err() error {
 	return fmt.Errorf("the syslog daemon does not take the log: %w", s.err)
 }
 
+// Held says why lines for the system log wait at the moment; nil: they do not.
+func (w *Writer) Held() error {
+	if w.o.Syslog == nil {
+		return nil
+	}
+	return w.o.Syslog.Err()
+}
+
 func (s *Syslog) note(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

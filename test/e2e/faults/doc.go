@@ -7,8 +7,8 @@
 //   - disk full: TestDiskFull; the history alone in test/e2e/habits (TestFullDisk)
 //   - disk slow: TestDiskSlow
 //   - database damaged: test/e2e/state (TestDamagedDatabase, TestReadOnlyDisk)
-//   - clock stepped: TestClockStepped, and with a clock that really steps the
-//     packages internal/respond and internal/store/sqlite
+//   - clock stepped: TestClockStepped, by what a start finds that was written under
+//     another clock; while it runs, bans end by the monotonic one
 //   - nftables refused: TestNftablesRefused; the table flushed or changed by others in
 //     test/e2e/ban (TestPutBack, TestFlushedUnderAScan)
 //   - ring overflow: TestRingOverflow

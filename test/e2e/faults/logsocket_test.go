@@ -1,6 +1,7 @@
 package faults_test
 
 import (
+	"encoding/json"
 	"net"
 	"os"
 	"path/filepath"
@@ -8,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 
+	"portsentry/test/harness"
 	"portsentry/test/lab"
 	"portsentry/test/machine"
 )
@@ -59,7 +61,25 @@ func TestDeadLogSocket(t *testing.T) {
 			lab.Wait(t, soon, "all bans", func() bool {
 				return strings.Count(ask("bans", "--json"), `"prefix"`) == scanners
 			})
-			t.Log(ask("health"))
+			if strings.HasPrefix(tc.name, "syslog") {
+				lab.Wait(t, soon, "a problem", func() bool { return strings.Contains(ask("health"), "syslog daemon") })
+				conn.Close()
+				os.Remove(path)
+				log := m.Syslog() // another takes the place of the dead one
+				log.Wait(soon, source(scanners-1).String())
+				lab.Wait(t, soon, "no problem", func() bool { return !strings.Contains(ask("health"), "syslog daemon") })
+			} else if tc.gone {
+				lab.Wait(t, soon, "the line on the stream beside it", func() bool {
+					return strings.Contains(m.Read("/run/stream"), source(scanners-1).String())
+				})
+			} else {
+				lab.Wait(t, soon, "what is lost is counted", func() bool {
+					var st harness.Status
+					check(t, json.Unmarshal([]byte(ask("status", "--json")), &st.Status))
+					n, _ := st.Counter("log_lines_lost_total")
+					return n > 0
+				})
+			}
 			p.Stop(syscall.SIGINT)
 		})
 	}

@@ -91,7 +91,8 @@ func Test1000Reloads(t *testing.T) {
 	after, err := d.Usage()
 	check(t, err)
 	t.Logf("%d MiB before, %d MiB after; %d descriptors before, %d after", before.RSS>>20, after.RSS>>20, descriptors, open())
-	if after.RSS > before.RSS+8<<20 || after.Maps > before.Maps*5/4 {
+	// What is collected when is chance, with a heap as large as the start needed.
+	if after.RSS > before.RSS+24<<20 || after.Maps > before.Maps*5/4 {
 		t.Errorf("memory grew from %+v to %+v", before, after)
 	}
 	// Those of clients that have just gone may be open yet.

@@ -7,10 +7,8 @@ import (
 	"maps"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -107,17 +105,9 @@ type daemon struct {
 }
 
 // start runs a daemon that bans, but for more.
-func (s *stage) start(more map[string]string) *daemon { return s.run(lab.Binary(s.t), more) }
-
-// startIn does so inside a script that runs "$@" where and how it likes.
-func (s *stage) startIn(script string, more map[string]string) *daemon {
+func (s *stage) start(more map[string]string, args ...string) *daemon {
 	s.t.Helper()
-	return s.run(s.script(script), more)
-}
-
-func (s *stage) run(binary string, more map[string]string, args ...string) *daemon {
-	s.t.Helper()
-	o := harness.Options{Binary: binary, NS: s.Host.NS, Dir: s.dir, Config: config(more), Args: args}
+	o := harness.Options{Binary: lab.Binary(s.t), NS: s.Host.NS, Dir: s.dir, Config: config(more), Args: args}
 	return &daemon{harness.MustStart(s.t, o), s.t}
 }
 
@@ -241,18 +231,4 @@ func (d *daemon) from(a netip.Addr) (lines []string) {
 		}
 	}
 	return lines
-}
-
-// script makes a program of a script in which "$@" is portsentry with its arguments.
-func (s *stage) script(script string) (path string) {
-	s.t.Helper()
-	path = filepath.Join(s.t.TempDir(), "portsentry")
-	script = "#!/bin/sh\nset -e\nset -- " + lab.Binary(s.t) + " \"$@\"\n" + script + "\n"
-	// A child that another test forks meanwhile would hold the file open for writing
-	// until it execs, and then ours could not be run.
-	syscall.ForkLock.RLock()
-	err := os.WriteFile(path, []byte(script), 0o700)
-	syscall.ForkLock.RUnlock()
-	check(s.t, err)
-	return path
 }
