@@ -11,6 +11,7 @@ import (
 
 	"portsentry/internal/config"
 	"portsentry/internal/respond"
+	"portsentry/internal/respond/route"
 	"portsentry/internal/view"
 )
 
@@ -85,18 +86,21 @@ func (d *daemon) Ban(ctx context.Context, who view.Caller, o view.Order) (view.C
 		if err := d.force(ctx, o.Prefix); err != nil {
 			return view.Changed{}, err
 		}
-		defer d.facts.forced.set(o.Prefix, true)
 	}
-	defer d.unforce(b.Until.Add(time.Second))
 	row, err := d.responder.Order(ctx, b, o.Prefix.Addr())
 	if errors.Is(err, respond.ErrNoMethod) && !d.byHand.Load() {
 		if err = d.inHouse(ctx, d.openByHand); err == nil {
 			row, err = d.responder.Order(ctx, b, o.Prefix.Addr())
 		}
 	}
+	if o.Force {
+		d.facts.forced.set(o.Prefix, true)
+	}
 	if err != nil {
+		d.unforce(time.Now())
 		return view.Changed{}, cannotBan(o.Prefix, err)
 	}
+	d.unforce(b.Until.Add(time.Second))
 	what := fmt.Sprintf("ban of %s for %s", written(o.Prefix), config.ShowTime(o.Length))
 	c := view.Changed{Bans: []view.Ban{banRow(row)}, Lifted: []view.Ban{}, Text: fmt.Sprintf("%s is banned for %s", written(o.Prefix), config.ShowTime(o.Length))}
 	said := c.Text
@@ -169,6 +173,9 @@ func (d *daemon) resumeByHand(ctx context.Context, c *config.Config, kept []resp
 func cannotBan(p netip.Prefix, err error) error {
 	if errors.Is(err, respond.ErrNoMethod) {
 		return view.Refuse(http.StatusConflict, fmt.Sprintf("nothing here can enforce a ban of %s", written(p)), "set BLOCK_METHOD in portsentry.conf, auto for example, and portsentry reload")
+	}
+	if errors.Is(err, route.ErrGateway) {
+		return refuseBan(p, "the default gateway of this host", "a blackhole would cut off this host itself; BLOCK_METHOD nftables or xdp can ban it all the same")
 	}
 	if errors.Is(err, respond.ErrFull) {
 		return view.Refuse(http.StatusConflict, err.Error(), "portsentry bans lists them, portsentry unban makes room")

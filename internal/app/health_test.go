@@ -1,13 +1,18 @@
 package app
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"portsentry/internal/config"
 	"portsentry/internal/respond"
+	"portsentry/internal/view/log"
 )
 
 // A decider that is busy for longer than two seconds is not well; one that has ended
@@ -29,6 +34,47 @@ func TestHealthOfDecider(t *testing.T) {
 		close(d.decider.ended)
 		if h := d.health(t.Context()); h.OK || !slices.Equal(h.Problems, []string{"the disk is full"}) {
 			t.Errorf("%+v", h)
+		}
+	})
+}
+
+// The service manager hears nothing while the decider hangs in the middle of a decision,
+// and again as soon as it goes on.
+func TestBeat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const every = 10 * time.Second
+		lines := log.New(log.Options{Format: config.Log2x, Stdout: io.Discard, Stderr: io.Discard})
+		d := &daemon{}
+		d.decider = &decider{
+			do: make(chan func()), last: make(chan struct{}), ended: make(chan struct{}),
+			record: newRecorder(lines, &d.problems, new(feed)), responder: respond.New(nil, nil, respond.Plan{}, nil),
+		}
+		decided := make(chan error)
+		go func() { decided <- d.decider.run(t.Context()) }()
+		ctx, stop := context.WithCancel(t.Context())
+		beats, ended := 0, make(chan error)
+		go func() { ended <- d.beat(every, func() { beats++ })(ctx) }()
+		heard := func(when string, want int) {
+			t.Helper()
+			time.Sleep(every - time.Second) // what began before is over by then
+			synctest.Wait()
+			before := beats
+			time.Sleep(10 * every)
+			if synctest.Wait(); beats-before != want {
+				t.Errorf("%s: %d beats in ten times the interval, want %d", when, beats-before, want)
+			}
+		}
+		heard("well", 10)
+		goOn := make(chan struct{})
+		d.decider.set(func() { <-goOn })
+		heard("hung", 0)
+		heard("still hung", 0)
+		close(goOn)
+		heard("well again", 10)
+		stop()
+		close(d.decider.last)
+		if err := errors.Join(<-ended, <-decided); err != nil {
+			t.Error(err)
 		}
 	})
 }

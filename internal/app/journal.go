@@ -125,6 +125,9 @@ func (d *daemon) recollect(ctx context.Context, c *config.Config, kept, rows []r
 		}
 		known[k.Prefix] = struct{}{}
 		d.recollectOne(&rows[at], &kept[i])
+		if rows[at].Ban.Strength < min(k.Strength, judge.Soft) { // relaxed a moment before the crash; a route says soft of all that is harder
+			d.journal.Began(rows[at].Ban, rows[at].Host)
+		}
 	}
 	for i := range rows {
 		if _, is := known[rows[i].Ban.Prefix]; !is { // a moment before the crash

@@ -47,6 +47,9 @@ type geoRange struct {
 // Entry is the entry of the ignore file that p or a part of it belongs to, "" for
 // none. It allocates nothing.
 func (n *GeoNetworks) Entry(p netip.Prefix) string {
+	if len(n.tables) == 0 {
+		return ""
+	}
 	from, to := bounds(p)
 	for _, t := range n.tables {
 		i, _ := slices.BinarySearchFunc(t.ranges, from, func(r geoRange, from [16]byte) int { return bytes.Compare(r.to[:], from[:]) })

@@ -51,19 +51,48 @@ func (r *Responder) LiftOnly(ctx context.Context, p netip.Prefix, end End) (row 
 }
 
 // Spare lifts every ban, as Lift does, of a prefix that is to be spared by now, and
-// says what was in force. A network that a person banned stays: whom to spare inside
-// it is let in before.
+// says what was in force. A network that a person banned stays with the methods that
+// let in whom to spare inside it (Sparer).
 func (r *Responder) Spare(ctx context.Context, spared func(netip.Prefix) bool) ([]InForce, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.commit(ctx)
-	var all []*entry
+	var all, networks []*entry
 	r.each(func(e *entry) {
-		if (e.prefix.IsSingleIP() || !e.ordered()) && spared(e.prefix) {
+		switch keeps := e.ordered() && !e.prefix.IsSingleIP() && slices.ContainsFunc(e.holders.methods, (*method).spares); {
+		case !spared(e.prefix):
+		case keeps:
+			networks = append(networks, e)
+		default:
 			all = append(all, e)
 		}
 	})
+	for _, e := range networks {
+		if r.book.entries[e.prefix] == e { // it may have ended meanwhile
+			r.thin(ctx, e)
+		}
+	}
 	return r.lift(ctx, all, End{Ending: Spared}, true)
+}
+
+// thin leaves the ban of e to the methods that let in whom to spare inside it.
+func (r *Responder) thin(ctx context.Context, e *entry) {
+	var keep []*method
+	for _, m := range e.holders.methods {
+		if m.spares() {
+			keep = append(keep, m)
+		} else {
+			e.own().leaving = append(e.leaving, m)
+		}
+	}
+	if len(keep) == len(e.holders.methods) {
+		return
+	}
+	e.holders = r.book.holding(keep)
+	now := time.Now()
+	r.leave(ctx, e, now)
+	r.settle(e, now)
+	r.nudge()
 }
 
 // liftedAtOnce is how many bans are lifted before others get a turn.
@@ -101,6 +130,7 @@ func (r *Responder) liftOne(ctx context.Context, e *entry, end End, counters map
 	row := r.row(e, now)
 	row.count(counters)
 	if err := r.letGo(ctx, e, &row.Ban); err != nil {
+		r.schedule(e, now) // what was to be tried again may have gone meanwhile
 		return row, err
 	}
 	steps := r.undo(e)

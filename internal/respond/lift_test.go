@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"portsentry/internal/config"
 	"portsentry/internal/judge"
@@ -32,6 +34,38 @@ func TestSpare(t *testing.T) {
 	if len(nft.held()) != 1 || len(stuck.held()) != 1 || len(l.ended) != 2 {
 		t.Errorf("held: %v, %v; ended: %v", nft.held(), stuck.held(), l.ended)
 	}
+}
+
+// A network that a person banned stays with those that let in whom to spare inside it.
+func TestSpareInside(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nft, route, l := newWay("nft", nil), newWay("route", nil), &ledger{}
+		nft.lets = true
+		r := New([]Method{nft, route}, nil, Plan{}, l)
+		running(t, r)
+		for _, network := range []string{"198.51.100.0/24", "203.0.113.0/24"} {
+			b := Ban{Prefix: netip.MustParsePrefix(network), Until: time.Now().Add(time.Hour), By: "uid 0"}
+			if _, err := r.Order(t.Context(), b, b.Prefix.Addr()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		spared := func(p netip.Prefix) bool { return p.Addr() == netip.MustParseAddr("203.0.113.0") }
+		route.stick(1)
+		for range 2 { // the second time there is nothing to do
+			if rows, err := r.Spare(t.Context(), spared); len(rows) > 0 || err != nil {
+				t.Errorf("%+v, %v", rows, err)
+			}
+			time.Sleep(2 * time.Second) // it is tried again
+			synctest.Wait()
+			if len(nft.held()) != 2 || len(route.held()) != 1 || !slices.Equal(names(r), []string{"nft", "route", "nft"}) || len(l.ended) > 0 {
+				t.Errorf("nft %v, route %v, listed %v, ended %v", nft.held(), route.held(), names(r), l.ended)
+			}
+		}
+		nft.lets = false
+		if rows, err := r.Spare(t.Context(), spared); len(rows) != 1 || err != nil || len(nft.held()) != 1 || len(l.ended) != 1 {
+			t.Errorf("with nothing that lets in: %+v, %v; nft %v, ended %v", rows, err, nft.held(), l.ended)
+		}
+	})
 }
 
 // A ledger with another file hears of those it was told of, by the same address:

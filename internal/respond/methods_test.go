@@ -23,6 +23,7 @@ type way struct {
 	name  string
 	takes func(*Ban) bool
 	dry   bool
+	lets  bool // in whom to spare
 	stays bool // its bans do not end by themselves
 	stuck int  // how many Unbans fail
 }
@@ -34,6 +35,7 @@ func newWay(name string, takes func(*Ban) bool) *way {
 func (w *way) Name() string      { return w.name }
 func (w *way) Takes(b *Ban) bool { return w.takes == nil || w.takes(b) }
 func (w *way) Enforces() bool    { return !w.dry }
+func (w *way) Spares() bool      { return w.lets }
 func (w *way) Ends() bool        { return !w.stays }
 
 func (w *way) BanAll(ctx context.Context, bans []Ban) error {
@@ -439,7 +441,7 @@ func TestAllAtOnce(t *testing.T) {
 	each(3000, func(i int) {
 		v := verdict(addr(i*7).String(), judge.Strength(1+i%3), config.BlockBan)
 		v.Scope = judge.Scope(i % 3)
-		if v.Length = time.Duration(1+i%5) * time.Millisecond; i%2 == 0 {
+		if v.Length = time.Duration(1+i%5) * time.Millisecond; i%2 == 1 { // those that nobody unbans
 			v.Length = time.Hour
 		}
 		if v.Strength == judge.Full {

@@ -31,6 +31,7 @@ func (l *endings) Ended(b Ban, _ netip.Addr, end End, _ []Action) {
 func TestOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, l := newWay("nft", nil), &endings{make(map[netip.Prefix]End)}
+		w.lets = true
 		r := New([]Method{w}, nil, Plan{}, l)
 		running(t, r)
 		inside := verdict(scanner, judge.Full, config.BlockBan)

@@ -94,9 +94,14 @@ func (h *hand) act(ctx context.Context) {
 		h.note("relax %v: %v", a, h.r.Relax(ctx, []netip.Addr{a}))
 	case 9:
 		a := h.addr()
+		for p := range h.ordered {
+			row, _ := h.r.Of(p)
+			if p.Contains(a) && (p.IsSingleIP() || !slices.Contains(row.Methods, "fine")) {
+				delete(h.ordered, p)
+			}
+		}
 		_, err := h.r.Spare(ctx, func(p netip.Prefix) bool { return p.Contains(a) })
 		h.note("spare %v: %v", a, err)
-		delete(h.ordered, netip.PrefixFrom(a, a.BitLen()))
 	case 10:
 		d := time.Duration(h.rand.IntN(60_000)) * time.Millisecond
 		h.note("%v pass", d)
@@ -185,7 +190,7 @@ func TestAnySequence(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			fine, rough := newWay("fine", nil), newWay("rough", coarse)
 			narrow := newWay("narrow", func(b *Ban) bool { return b.Prefix.IsSingleIP() || b.Prefix.Bits() == 64 })
-			rough.stays = true
+			fine.lets, rough.stays = true, true
 			h := &hand{
 				t: t, rand: rand.New(rand.NewPCG(seed, 1)), ways: []*way{fine, rough, narrow}, failing: seed%3 == 0,
 				ordered: make(map[netip.Prefix]Ban),

@@ -90,6 +90,10 @@ type Checker interface {
 	Holds(ctx context.Context, bans []Ban) (missing []int, err error)
 }
 
+// Sparer is a Method that lets in whom it has been told to spare, whatever it holds: of
+// a network that a person banned, too. Any other keeps out all of a network or nobody.
+type Sparer interface{ Spares() bool }
+
 // method is a Method as the Responder keeps it. Entries of the book point to it,
 // so it lasts as long as the last of them: in use, or retired.
 type method struct {
@@ -99,3 +103,9 @@ type method struct {
 
 // enforces reports whether the method keeps the owner of b out now.
 func (m *method) enforces(b *Ban) bool { return m.Enforces() && m.Takes(b) }
+
+// spares reports whether nobody is kept out who is to be spared.
+func (m *method) spares() bool {
+	s, ok := m.Method.(Sparer)
+	return ok && s.Spares() || !m.Enforces()
+}

@@ -80,9 +80,12 @@ func (r *fakeRunner) finish(i int, failing ...Step) {
 	r.done[i](actions)
 }
 
-type ledger struct{ began, ended []netip.Addr }
+type ledger struct {
+	began, ended []netip.Addr
+	last         Ban // that began
+}
 
-func (l *ledger) Began(_ Ban, host netip.Addr)                    { l.began = append(l.began, host) }
+func (l *ledger) Began(b Ban, host netip.Addr)                    { l.began, l.last = append(l.began, host), b }
 func (l *ledger) Ended(_ Ban, host netip.Addr, _ End, _ []Action) { l.ended = append(l.ended, host) }
 
 func verdict(src string, strength judge.Strength, block config.Block) *judge.Verdict {
@@ -492,16 +495,30 @@ func TestForeignHostsDenyLineStays(t *testing.T) {
 	})
 }
 
+// What a ban has become is in the kernel, and is told to the ledger: a reboot is to bring
+// back nothing harder.
 func TestRelax(t *testing.T) {
-	m := &fakeMethod{bans: map[netip.Prefix]Ban{}}
-	r := New([]Method{m}, nil, Plan{}, &ledger{})
+	m, l := &fakeMethod{bans: map[netip.Prefix]Ban{}}, &ledger{}
+	r := New([]Method{m}, nil, Plan{}, l)
 	v := verdict(scanner, judge.Soft, config.BlockBan)
 	answer(r, v, false, never(t))
-	until := m.bans[v.Prefix].Until
-	if err := r.Relax(t.Context(), []netip.Addr{v.Sighting.Src, netip.MustParseAddr("198.51.100.1")}); err != nil {
+	was := l.last
+	addrs := []netip.Addr{v.Sighting.Src, netip.MustParseAddr("198.51.100.1")}
+	m.err = errors.New("refused")
+	if err := r.Relax(t.Context(), addrs); err == nil || len(l.began) != 1 {
+		t.Errorf("refused: %v, told %+v", err, l)
+	}
+	m.err = nil
+	if err := r.Relax(t.Context(), addrs); err != nil {
 		t.Fatal(err)
 	}
-	if b := m.bans[v.Prefix]; b.Strength != judge.Limited || b.Until != until || len(m.bans) != 1 {
+	if b := m.bans[v.Prefix]; b.Strength != judge.Limited || b.Until != was.Until || len(m.bans) != 1 {
 		t.Errorf("relaxed to %+v", b)
+	}
+	if b := l.last; len(l.began) != 2 || len(l.ended) != 0 || b.Prefix != v.Prefix || b.Strength != judge.Limited || !b.Until.Equal(was.Until) || !b.Since.Equal(was.Since) || b.Times != was.Times {
+		t.Errorf("told of %+v, before of %+v; %v began, %v ended", b, was, l.began, l.ended)
+	}
+	if err := r.Relax(t.Context(), addrs); err != nil || len(l.began) != 2 {
+		t.Errorf("once more: %v, told %+v", err, l)
 	}
 }

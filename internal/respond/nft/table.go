@@ -158,6 +158,9 @@ func (t *Table) Takes(b *respond.Ban) bool {
 // Enforces is for respond.Method.
 func (t *Table) Enforces() bool { return true }
 
+// Spares is for respond.Sparer: see SetSpare.
+func (t *Table) Spares() bool { return true }
+
 // Ends is for respond.Method: elements of a set have a timeout.
 func (t *Table) Ends() bool { return true }
 

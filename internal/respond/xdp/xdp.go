@@ -82,6 +82,9 @@ func (m *Method) Takes(b *respond.Ban) bool {
 // Enforces is for respond.Method: on the interfaces that the program runs on.
 func (m *Method) Enforces() bool { return true }
 
+// Spares is for respond.Sparer: the program looks first whom to spare.
+func (m *Method) Spares() bool { return true }
+
 // Ends is for respond.Method: the program looks at the end of each ban.
 func (m *Method) Ends() bool { return true }
 

@@ -96,10 +96,11 @@ func (s *banWriter) began(ctx context.Context, e *noted) error {
 		}
 		return s.begin(ctx, e, now)
 	}
-	if was.since == now.since { // it became so without a new beginning
-		now.since = max(time.Now().UnixNano(), was.since+1)
+	became := now
+	if was.since == now.since { // without a new beginning
+		became.since = max(time.Now().UnixNano(), was.since+1)
 	}
-	for _, st := range []state{was, now} {
+	for _, st := range []state{was, became} {
 		if _, err := s.change.ExecContext(ctx, st.args(id)...); err != nil {
 			return err
 		}

@@ -285,3 +285,25 @@ func TestSet(t *testing.T) {
 		stop()
 	}
 }
+
+// Two find at the same time that a file is damaged: it is set aside, the one that was
+// begun in its place is not.
+func TestDamagedForTwo(t *testing.T) {
+	path := filled(t)
+	j := Open(Options{Path: path, Keep: time.Hour, Size: 1 << 20, Say: new(said).say, Standing: func() []respond.InForce { return nil }})
+	w := &writer{j: j, timer: time.NewTimer(time.Hour)}
+	w.start(t.Context())
+	j.broke(errDamaged)
+	w.failed(t.Context(), errDamaged)
+	select {
+	case err := <-j.broken:
+		w.failed(t.Context(), err)
+	default:
+	}
+	if err := j.Close(); err != nil {
+		t.Error(err)
+	}
+	if aside, err := filepath.Glob(path + ".damaged-*"); len(aside) != 1 || err != nil {
+		t.Error(aside, err)
+	}
+}

@@ -236,3 +236,42 @@ func TestSeenAllocatesNothing(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+// A ban that is relaxed stands as what it has become, since when it began; told again,
+// it has not changed once more.
+func TestRelaxed(t *testing.T) {
+	path := file(t)
+	j, _, stop := running(t, Options{Path: path})
+	b := ban("203.0.113.9/32", -time.Minute, time.Hour)
+	j.Began(b, b.Prefix.Addr())
+	relaxed := b
+	relaxed.Strength, relaxed.Reason = judge.Limited, "because; limited"
+	for range 2 {
+		j.Began(relaxed, b.Prefix.Addr())
+		settled(t, j)
+		lives, _, err := j.Lives(t.Context(), store.Filter{})
+		if err != nil || len(lives) != 1 || len(lives[0].Changes) != 2 {
+			t.Fatal(lives, err)
+		}
+		if d := cmp.Diff(relaxed, lives[0].Ban, equalTimes); d != "" {
+			t.Error(d)
+		}
+		was, now := lives[0].Changes[0], lives[0].Changes[1]
+		if d := cmp.Diff(b, was, equalTimes); d != "" {
+			t.Error(d)
+		}
+		if now.Strength != judge.Limited || now.Reason != relaxed.Reason || !now.Since.After(b.Since) {
+			t.Errorf("it became %+v", now)
+		}
+		rows, err := j.Standing(t.Context(), func(int) {})
+		if d := cmp.Diff([]respond.InForce{{Ban: relaxed, Host: b.Prefix.Addr()}}, rows, equalTimes); d != "" || err != nil {
+			t.Error(d, err)
+		}
+	}
+	stop()
+	j, _, _ = running(t, Options{Path: path})
+	rows, err := j.Standing(t.Context(), func(int) {})
+	if d := cmp.Diff([]respond.InForce{{Ban: relaxed, Host: b.Prefix.Addr()}}, rows, equalTimes); d != "" || err != nil {
+		t.Error(d, err)
+	}
+}

@@ -20,6 +20,7 @@ const (
 	maxRows     = 4096
 	keptProved  = 1024
 	keptNobody  = 64
+	maxForged   = maxRows - keptNobody - keptProved
 	indexSize   = 2 * maxRows
 	maxPorts    = 1024 // ports that are counted apart in an interval
 	latestPorts = 64   // see table.latest
@@ -38,6 +39,8 @@ type key struct {
 type row struct {
 	key
 	waits     bool // it is on the list of those to be written
+	written   bool // and was written before
+	proved    bool // nobody can forge it
 	evidence  judge.Evidence
 	port      uint16 // the first
 	dst       netip.Addr
@@ -140,12 +143,12 @@ func (t *table) find(h uint64, k key, proved bool) (*row, int32) {
 		return &t.rows[p.row-1], p.row - 1
 	}
 	switch n := len(t.rows); {
-	case n >= maxRows-keptNobody, !proved && t.forged >= maxRows-keptNobody-keptProved:
+	case n >= maxRows-keptNobody, !proved && t.forged >= maxForged:
 		return nil, 0
 	case !proved:
 		t.forged++
 	}
-	t.rows = append(t.rows, row{key: k})
+	t.rows = append(t.rows, row{key: k, proved: proved})
 	p.row = int32(len(t.rows))
 	return &t.rows[p.row-1], p.row - 1
 }
@@ -214,11 +217,14 @@ func (t *table) wait(r *row, i int32) {
 // take copies up to n rows that have something to write into rows, and all ports into
 // ports, and counts them as written.
 func (t *table) take(rows []row, ports map[portKey]uint32) []row {
+	if t.forged >= maxForged {
+		t.fold()
+	}
 	n := min(cap(rows), len(t.list))
 	for _, i := range t.list[:n] {
 		r := &t.rows[i]
 		rows = append(rows, *r)
-		r.waits, r.count, r.triggered = false, 0, 0
+		r.waits, r.written, r.count, r.triggered = false, true, 0, 0
 	}
 	t.list = t.list[:copy(t.list, t.list[n:])]
 	t.taken = n
@@ -230,6 +236,38 @@ func (t *table) take(rows []row, ports map[portKey]uint32) []row {
 		clear(t.ports)
 	}
 	return rows
+}
+
+// fold counts who has sent one packet without proof among those for whom there is no
+// row: where there is no room for more of them, most names are made up, and each would
+// cost as much to write as somebody who is there.
+func (t *table) fold() {
+	kept := t.list[:0]
+	for _, i := range t.list {
+		r := &t.rows[i]
+		if !r.source.IsValid() || r.written || r.proved || r.count > 1 || r.scan.Kind != detect.KindNone {
+			kept = append(kept, i)
+			continue
+		}
+		n, at := t.of(r.kind)
+		if n.count == 0 && n.last == 0 {
+			n.first, n.port, n.dst = r.first, r.port, r.dst
+		}
+		n.first, n.last = min(n.first, r.first), max(n.last, r.last)
+		n.count += r.count
+		n.triggered += r.triggered
+		n.evidence = max(n.evidence, r.evidence)
+		for w := range r.ports {
+			n.ports[w] |= r.ports[w]
+		}
+		t.together += r.count
+		r.waits, r.count, r.triggered = false, 0, 0
+		if !n.waits {
+			n.waits = true
+			kept = append(kept, at) // no more than have been taken out
+		}
+	}
+	t.list = kept
 }
 
 // back puts back what could not be written.

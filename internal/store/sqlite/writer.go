@@ -142,6 +142,10 @@ func (w *writer) move(ctx context.Context, o Options) {
 func (w *writer) reopen(ctx context.Context, damage error) {
 	j := w.j
 	j.base.Lock()
+	select {
+	case <-j.broken: // of the file that is closed now: who found it held base
+	default:
+	}
 	if err := j.close(); damage != nil && err == nil && j.o.Path != "" {
 		damage = j.setAside(damage)
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"portsentry/internal/view"
 	"portsentry/test/lab"
 )
 
@@ -73,8 +74,12 @@ func TestContainer(t *testing.T) {
 		_, err := m.try(copied[1], "status")
 		return err == nil
 	})
-	s := m.status()
-	if len(s.Problems) > 0 || len(s.Watching) == 0 || s.Watching[0].How != lab.How() {
+	var s view.Status
+	m.wait("it watches", func() bool {
+		s = m.status()
+		return len(s.Watching) > 0
+	})
+	if len(s.Problems) > 0 || s.Watching[0].How != lab.How() {
 		said, _ := os.ReadFile(out.Name())
 		t.Errorf("%+v\n%s", s, said)
 	}

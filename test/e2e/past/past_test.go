@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -162,6 +163,7 @@ func TestBanned(t *testing.T) {
 	for noun, args := range map[string][]string{"Status": {"status"}, "Health": {"health"}} {
 		s.ask(noun, nil, args...)
 	}
+	s.changes()
 	out, err := s.Command(t.Context(), "why", "192.0.2.1", "--json")
 	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 1 {
 		t.Errorf("an unknown address: %v", err)
@@ -224,6 +226,34 @@ func (s *stage) follow() <-chan followed {
 type followed struct {
 	told []byte
 	err  error
+}
+
+// changes that wait to be confirmed, or do not.
+func (s *stage) changes() {
+	s.t.Helper()
+	var list view.PendingList
+	if s.ask("PendingList", &list, "pending"); len(list.Pending) > 0 {
+		s.t.Errorf("nothing waits: %+v", list)
+	}
+	s.ask("Changed", nil, "reload")
+	numbers := make(map[uint64]bool)
+	for noun, args := range map[string][]string{"Changed": {"reload"}, "Unbanned": {"unban", "192.0.2.77"}} {
+		var c view.Changed
+		if s.ask(noun, &c, append(args, "--confirm-within", "1h")...); c.Pending == 0 || c.Confirm == nil {
+			s.t.Errorf("%q: %+v", args, c)
+		}
+		numbers[c.Pending] = true
+	}
+	if s.ask("PendingList", &list, "pending"); len(list.Pending) != 2 {
+		s.t.Errorf("two wait: %+v", list)
+	}
+	for _, p := range list.Pending {
+		var confirmed view.Pending
+		s.ask("Pending", &confirmed, "confirm", strconv.FormatUint(p.Number, 10))
+		if !numbers[p.Number] || confirmed.Number != p.Number {
+			s.t.Errorf("%+v is confirmed: %+v", p, confirmed)
+		}
+	}
 }
 
 // refusals are answers, too.

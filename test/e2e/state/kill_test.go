@@ -4,10 +4,13 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"os"
+	"os/exec"
+	"strconv"
 	"testing"
 	"time"
 
@@ -20,10 +23,13 @@ import (
 // crowd is who scans meanwhile: nobody has these addresses.
 var crowd = netip.MustParsePrefix("198.18.0.0/15")
 
+// unverified is how long who may be forged is banned.
+const unverified = 30 * time.Minute
+
 // Whatever the moment at which it is killed, the database is whole, no ban that a person
-// has made is lost, and none lasts for ever.
+// has made is lost, nor what was known of anybody, and no ban lasts for ever.
 func TestKilled(t *testing.T) {
-	kills := 3
+	kills := 4
 	if os.Getenv("PORTSENTRY_LONG") == "1" {
 		kills = 100
 	}
@@ -32,8 +38,11 @@ func TestKilled(t *testing.T) {
 	check(t, err)
 	t.Cleanup(func() { send.Close() })
 	made := make(map[netip.Prefix]bool)
-	for n := range kills {
-		d := s.start(map[string]string{"BAN_TIME_UNVERIFIED": "1h", "BAN_TIME": "1h"})
+	var last netip.Prefix  // of them
+	var seen []view.Source // that were written down when it was killed
+	forged := 0
+	for n := range kills + 1 {
+		d := s.start(map[string]string{"BAN_TIME_UNVERIFIED": "30m", "BAN_TIME": "1h"})
 		stand := d.all()
 		for p := range made {
 			if _, is := stand[p]; !is {
@@ -41,9 +50,28 @@ func TestKilled(t *testing.T) {
 			}
 		}
 		for p, b := range stand {
-			if b.Until == nil || time.Until(*b.Until) > 61*time.Minute {
-				t.Fatalf("after %d kills: the ban of %s lasts until %v", n, p, b.Until)
+			most := time.Hour
+			if !made[p] {
+				most = unverified
+				forged++
 			}
+			if b.Until == nil || b.Until.Sub(b.Since) > most+time.Minute || time.Until(*b.Until) > most+time.Minute {
+				t.Fatalf("after %d kills: the ban of %s lasts from %v until %v", n, p, b.Since, b.Until)
+			}
+		}
+		if last.IsValid() {
+			if y := d.why(last.Addr()); y.Verdict != view.VerdictBanned || y.Ban == nil || y.Ban.By != "uid 0" {
+				t.Errorf("after %d kills: of %s, whom a person banned, is said %+v", n, last, y)
+			}
+		}
+		for _, was := range seen {
+			y := d.why(was.Address)
+			if y.Verdict != view.VerdictBanned && y.Verdict != view.VerdictSeen || y.Seen == nil || y.Seen.Probes < was.Probes {
+				t.Errorf("after %d kills: of %+v is said %+v", n, was, y)
+			}
+		}
+		if seen = d.sources(3); n == kills {
+			break
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rand.IntN(700))*time.Millisecond)
 		flooded := make(chan error, 1)
@@ -59,7 +87,7 @@ func TestKilled(t *testing.T) {
 			if _, err := d.Command(t.Context(), "ban", "--for", "1h", p.Addr().String()); err != nil {
 				t.Fatal(err)
 			}
-			made[p] = true
+			made[p], last = true, p
 		}
 		cancel()
 		<-flooded
@@ -69,6 +97,32 @@ func TestKilled(t *testing.T) {
 		}
 		whole(t, s.db)
 	}
+	if forged == 0 || len(seen) == 0 {
+		t.Errorf("%d bans of the forged, %d of them known: nothing was tried", forged, len(seen))
+	}
+}
+
+// why is what is known of a.
+func (d *daemon) why(a netip.Addr) (y view.Why) {
+	d.t.Helper()
+	out, err := d.Command(d.t.Context(), "why", a.String(), "--json")
+	if err := json.Unmarshal(out, &y); err != nil {
+		d.t.Fatal(err)
+	}
+	if _, unknown := errors.AsType[*exec.ExitError](err); err != nil && !unknown {
+		d.t.Fatal(err)
+	}
+	return y
+}
+
+// sources are n of those that are written down.
+func (d *daemon) sources(n int) []view.Source {
+	d.t.Helper()
+	out, err := d.Command(d.t.Context(), "sources", "-n", strconv.Itoa(n), "--json")
+	check(d.t, err)
+	var list view.SourceList
+	check(d.t, json.Unmarshal(out, &list))
+	return list.Sources
 }
 
 // all are the bans in force.

@@ -1,6 +1,8 @@
 package state_test
 
 import (
+	"database/sql"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -8,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"portsentry/internal/judge"
 	"portsentry/test/lab"
 )
 
@@ -62,6 +65,33 @@ func TestCrash(t *testing.T) {
 	}
 }
 
+// A ban that was relaxed a moment before a crash is not back in full after a reboot.
+func TestRelaxedBeforeCrash(t *testing.T) {
+	s := newStage(t)
+	d := s.start(nil)
+	lab.Command(t, s.Scanner.NS, "nmap", "-n", "-Pn", "-sA", "-p1", "--max-retries", "0", lab.HostAddrs[0].Addr().String())
+	before := d.waitBan(scanner)
+	d.counter("database_rows_total", 2)
+	d.Kill()
+	db, err := sql.Open("sqlite", "file:"+s.db) // as if it had not been written yet
+	check(t, err)
+	_, err = db.Exec("UPDATE bans SET strength = ?", judge.Soft)
+	check(t, errors.Join(err, db.Close()))
+	stands := func(when string) {
+		t.Helper()
+		if b := d.waitBan(scanner); b.Strength != "limited" || !b.Since.Equal(before.Since) {
+			t.Errorf("%s: %+v", when, b)
+		}
+	}
+	d = s.start(nil)
+	stands("after the crash")
+	d.counter("database_rows_total", 1)
+	d.Kill()
+	s.emptyKernel()
+	d = s.start(nil)
+	stands("after the reboot")
+}
+
 func TestDamagedDatabase(t *testing.T) {
 	s := newStage(t)
 	check(t, os.WriteFile(s.db, []byte(strings.Repeat("no database\n", 1000)), 0o600))
@@ -103,10 +133,10 @@ func TestDamagedPages(t *testing.T) {
 	check(t, f.Close())
 	d := s.start(nil)
 	d.problem("the database is begun anew", s.db+".damaged-")
-	whole(t, s.db)
 	st, err := d.Status(t.Context())
 	check(t, err)
 	d.Kill()
+	whole(t, s.db) // nobody else can read it before
 	s.emptyKernel()
 	again, err := s.start(nil).Status(t.Context())
 	check(t, err)
