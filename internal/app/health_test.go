@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -52,16 +53,18 @@ func TestBeat(t *testing.T) {
 		decided := make(chan error)
 		go func() { decided <- d.decider.run(t.Context()) }()
 		ctx, stop := context.WithCancel(t.Context())
-		beats, ended := 0, make(chan error)
-		go func() { ended <- d.beat(every, func() { beats++ })(ctx) }()
-		heard := func(when string, want int) {
+		var beats atomic.Int64
+		ended := make(chan error)
+		go func() { ended <- d.beat(every, func() { beats.Add(1) })(ctx) }()
+		heard := func(when string, want int64) {
 			t.Helper()
 			time.Sleep(every - time.Second) // what began before is over by then
 			synctest.Wait()
-			before := beats
+			before := beats.Load()
 			time.Sleep(10 * every)
-			if synctest.Wait(); beats-before != want {
-				t.Errorf("%s: %d beats in ten times the interval, want %d", when, beats-before, want)
+			synctest.Wait()
+			if n := beats.Load() - before; n != want {
+				t.Errorf("%s: %d beats in ten times the interval, want %d", when, n, want)
 			}
 		}
 		heard("well", 10)
