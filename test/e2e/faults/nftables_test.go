@@ -82,9 +82,18 @@ func TestNftablesRefused(t *testing.T) {
 		d.waitCounter("bans_failed_total", 1)
 		o.end()
 		d.noProblem()
-		s.probe(source(20))
-		s.inTable(source(1), source(20))
-		d.waitBans(sources(1, 21)...)
+		s.inTable(source(1))
+		d.waitBans(sources(1, 20)...)
+		// A method that has refused a ban is asked for no other within a second: who
+		// comes then is the program's alone.
+		next := 20
+		lab.Wait(t, soon, "a new ban in the firewall", func() bool {
+			who := source(next)
+			next++
+			s.probe(who)
+			d.waitBans(who)
+			return s.holds(who)
+		})
 	})
 	t.Run("with nothing beside it", func(t *testing.T) {
 		s := newStage(t)
@@ -102,7 +111,10 @@ func TestNftablesRefused(t *testing.T) {
 		o.end()
 		d.noProblem()
 		s.inTable(source(1))
-		s.probe(source(2))
+		lab.Wait(t, soon, "a ban of who goes on", func() bool { // a second after the last refusal
+			s.probe(source(2))
+			return s.holds(source(2))
+		})
 		d.waitBans(source(2))
 	})
 }
@@ -110,8 +122,12 @@ func TestNftablesRefused(t *testing.T) {
 // inTable waits until the firewall has them all.
 func (s *stage) inTable(who ...netip.Addr) {
 	s.t.Helper()
-	lab.Wait(s.t, soon, "all bans in the firewall", func() bool {
-		out := lab.Command(s.t, s.Host.NS, "nft", "list", "ruleset")
-		return !slices.ContainsFunc(who, func(a netip.Addr) bool { return !strings.Contains(out, " "+a.String()+" ") })
-	})
+	lab.Wait(s.t, soon, "all bans in the firewall", func() bool { return s.holds(who...) })
+}
+
+// holds reports whether the firewall has them all.
+func (s *stage) holds(who ...netip.Addr) bool {
+	s.t.Helper()
+	out := lab.Command(s.t, s.Host.NS, "nft", "list", "ruleset")
+	return !slices.ContainsFunc(who, func(a netip.Addr) bool { return !strings.Contains(out, " "+a.String()+" ") })
 }
