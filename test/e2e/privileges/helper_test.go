@@ -26,8 +26,8 @@ func (h *host) helper() *machine.Program {
 		if !p.Running() {
 			h.t.Fatalf("it ended:\n%s", h.said(p))
 		}
-		_, err := os.Lstat(h.Path(helperSocket))
-		return err == nil
+		info, err := os.Lstat(h.Path(helperSocket)) // it is given away last
+		return err == nil && info.Sys().(*syscall.Stat_t).Uid == uid
 	})
 	return p
 }
