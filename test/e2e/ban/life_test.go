@@ -109,7 +109,8 @@ func TestConnectionsAreCut(t *testing.T) {
 	lab.Command(t, s.Host.NS, "nft", "add table inet seen")
 	lab.Command(t, s.Host.NS, "nft", "add chain inet seen in { type filter hook input priority 0 ; }")
 	lab.Command(t, s.Host.NS, "nft", "add rule inet seen in ct state established accept")
-	d := s.startConnect(nil)
+	// The second contact decides: the first alone would be a ban that the second may run into.
+	d := s.startConnect(map[string]string{"SCAN_TRIGGER": "2"})
 	scanner, victim, other := nth(clients, 1), nth(clients, 2), nth(clients, 3)
 	conn, victims, others := s.open(scanner, 443), s.open(victim, 443), s.open(other, 443)
 	tracked := func(a netip.Addr) bool {
@@ -121,6 +122,7 @@ func TestConnectionsAreCut(t *testing.T) {
 		}
 	}
 	s.forge(s.tcp(victim, 40000, trap, pktgen.SYN))
+	s.forge(s.tcp(victim, 40001, trap2, pktgen.SYN))
 	for _, port := range []uint16{trap, trap2} {
 		s.dial(scanner, port, 200*time.Millisecond)
 	}
