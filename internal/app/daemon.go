@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -85,17 +84,6 @@ type daemon struct {
 	base      *tasks
 	capturing *tasks
 	closers   []func() error // run in reverse order at stop
-}
-
-// hurry is for the start, which leaves no time to collect garbage before the limit
-// of the heap: settle is for when it is over.
-func hurry() (settle func()) {
-	percent := debug.SetGCPercent(-1)
-	return func() {
-		debug.SetGCPercent(percent)
-		debug.FreeOSMemory() // starting took more, and none of it is needed any more
-		_ = proc.ForgetText()
-	}
 }
 
 // Run is the daemon: it opens what it needs in order, says what it watches,

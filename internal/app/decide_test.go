@@ -14,6 +14,7 @@ import (
 	"portsentry/internal/detect"
 	"portsentry/internal/judge"
 	"portsentry/internal/respond"
+	"portsentry/internal/store/sqlite"
 	"portsentry/internal/view/log"
 )
 
@@ -23,7 +24,7 @@ func TestStopDecidesWhatIsQueued(t *testing.T) {
 	const queued = 3*batch + 7
 	var out bytes.Buffer
 	lines := log.New(log.Options{Format: config.Log2x, Stdout: &out, Stderr: &out})
-	record := newRecorder(lines, &problems{}, new(feed))
+	record := recording(lines, &problems{})
 	responder := respond.New(nil, nil, respond.Plan{}, record)
 	d := &decider{
 		queue: make(chan detect.Sighting, queued), hits: make(chan detect.Sighting), last: make(chan struct{}), ended: make(chan struct{}),
@@ -67,7 +68,7 @@ func TestLinesAreWrittenTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out lineCount
 		lines := log.New(log.Options{Format: config.Log2x, Stdout: &out})
-		record := newRecorder(lines, &problems{}, new(feed))
+		record := recording(lines, &problems{})
 		responder := respond.New(nil, nil, respond.Plan{}, record)
 		d := &decider{
 			queue: make(chan detect.Sighting), hits: make(chan detect.Sighting), last: make(chan struct{}), ended: make(chan struct{}),
@@ -106,4 +107,11 @@ func TestLinesAreWrittenTogether(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// recording is a recorder whose journal nobody writes down.
+func recording(lines *log.Writer, p *problems) *recorder {
+	r := newRecorder(lines, p, new(feed))
+	r.journal = sqlite.Open(sqlite.Options{})
+	return r
 }

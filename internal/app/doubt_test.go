@@ -40,7 +40,7 @@ func TestDoubts(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var out transcript
 				lines := log.New(log.Options{Format: config.Log2x, Stdout: &out, Stderr: &out})
-				record := newRecorder(lines, &problems{}, new(feed))
+				record := recording(lines, &problems{})
 				responder := respond.New(nil, nil, respond.Plan{}, record)
 				asked := 0
 				d := &decider{

@@ -48,7 +48,7 @@ func TestBeat(t *testing.T) {
 		d := &daemon{}
 		d.decider = &decider{
 			do: make(chan func()), last: make(chan struct{}), ended: make(chan struct{}),
-			record: newRecorder(lines, &d.problems, new(feed)), responder: respond.New(nil, nil, respond.Plan{}, nil),
+			record: recording(lines, &d.problems), responder: respond.New(nil, nil, respond.Plan{}, nil),
 		}
 		decided := make(chan error)
 		go func() { decided <- d.decider.run(t.Context()) }()

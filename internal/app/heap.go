@@ -4,6 +4,8 @@ import (
 	"os"
 	"runtime/debug"
 	"sync/atomic"
+
+	"portsentry/internal/proc"
 )
 
 const (
@@ -19,6 +21,17 @@ const (
 	// heapStep is after how many bans the limit is set again, which stops the world.
 	heapStep = 1 << 14
 )
+
+// hurry is for the start, which leaves no time to collect garbage before the limit
+// of the heap: settle is for when it is over.
+func hurry() (settle func()) {
+	percent := debug.SetGCPercent(-1)
+	return func() {
+		debug.SetGCPercent(percent)
+		debug.FreeOSMemory() // starting took more, and none of it is needed any more
+		_ = proc.ForgetText()
+	}
+}
 
 // heapRoom has the limit follow the number of bans. The owner's GOMEMLIMIT goes before.
 type heapRoom struct{ steps atomic.Int64 }

@@ -26,7 +26,7 @@ type recorder struct {
 	mu       sync.Mutex
 	log      *log.Writer
 	history  *textfile.History // nil: not wanted
-	journal  *sqlite.Journal   // nil: in a test
+	journal  *sqlite.Journal
 	lists    lists
 	changes  map[listing]change // of the blocked files, which nobody has written yet
 	cut      *cutter            // nil: no connections are tracked
@@ -116,16 +116,13 @@ func (r *recorder) release(a netip.Addr, name string) {
 func (r *recorder) scan(rec *store.Record) {
 	r.mu.Lock()
 	src := rec.Verdict.Sighting.Src
-	if r.journal != nil {
-		r.journal.Seen(rec)
-	}
+	r.journal.Seen(rec)
 	_, waits := r.awaiting[src]
 	if waits || r.wanted && rec.Verdict.Spared == judge.NotSpared {
 		whole := *rec
 		r.named(src, func(name string) {
-			if whole.Name = name; r.journal != nil {
-				r.journal.Named(&whole)
-			}
+			whole.Name = name
+			r.journal.Named(&whole)
 			r.write(&whole)
 		})
 	} else {
@@ -178,9 +175,7 @@ func (r *recorder) blockedLate(rec *store.Record) {
 func (r *recorder) Began(b respond.Ban, host netip.Addr) {
 	r.log.Began(&b)
 	r.feed.began(&b)
-	if r.journal != nil {
-		r.journal.Began(b, host)
-	}
+	r.journal.Began(b, host)
 	r.learned.banned(host, b.Since)
 	touch(r.dirty)
 	r.list(b, host)
@@ -191,9 +186,7 @@ func (r *recorder) Began(b respond.Ban, host netip.Addr) {
 // Ended takes a ban off the blocked files; for respond.Ledger.
 func (r *recorder) Ended(b respond.Ban, host netip.Addr, end respond.End, undone []respond.Action) {
 	r.feed.ended(&b, end)
-	if r.journal != nil {
-		r.journal.Ended(b, host, end)
-	}
+	r.journal.Ended(b, host, end)
 	remove := func(string) {
 		r.log.Ended(&b, end)
 		for _, f := range r.lists.each() {

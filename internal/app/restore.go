@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"slices"
 	"time"
 
 	"portsentry/internal/config"
@@ -24,9 +23,9 @@ type existing interface {
 }
 
 // restore takes over the bans of an earlier run: those that the kernel still
-// enforces, those that the database knows to stand, and hosts of the blocked files that the owner's commands keep out, or
-// those beside the kernel. A line whose ban has ended since is taken out of its
-// file.
+// enforces, those that the database knows to stand, and hosts of the blocked files
+// that the owner's commands keep out, or those beside the kernel. A line whose ban has
+// ended since is taken out of its file.
 func (d *daemon) restore(c *config.Config, listed []textfile.BlockedEntry) {
 	ctx, cancel := context.WithTimeout(context.Background(), restoreTime)
 	defer cancel()
@@ -56,7 +55,7 @@ func (d *daemon) restore(c *config.Config, listed []textfile.BlockedEntry) {
 			rows = append(rows, respond.InForce{Ban: b, Methods: []string{m.Name()}})
 		}
 	}
-	kept := d.openJournal()
+	kept, native := d.openJournal(), len(rows)
 	d.resumeByHand(ctx, c, kept)
 	rows = d.recollect(ctx, c, kept, rows, standing)
 	plan, covered := d.responder.Plan(), covering(standing)
@@ -81,26 +80,12 @@ func (d *daemon) restore(c *config.Config, listed []textfile.BlockedEntry) {
 	for i := range rows {
 		inTime(&rows[i].Ban, d.started)
 	}
-	d.share(ctx, c, rows)
+	d.share(ctx, c, rows[:native])
 	d.responder.SetMethods(holders)
 	d.responder.Restore(rows)
 	d.responder.SetMethods(d.methods(c))
 	d.heap.follow(len(rows))
 	d.responder.Relist(d.record.list) // a start script of 1.x, or a person, may have emptied the file
-}
-
-// share has those of the methods that answer by themselves hold each ban of an
-// earlier run, as they hold those of this one: they drop what comes by different
-// ways.
-func (d *daemon) share(ctx context.Context, c *config.Config, rows []respond.InForce) {
-	for _, m := range d.methods(c) {
-		if !slices.ContainsFunc(d.outliving(), func(o existing) bool { return o.Name() == m.Name() }) || !m.Ends() {
-			continue
-		}
-		d.hold(ctx, m, rows, func(row *respond.InForce) bool {
-			return len(row.Methods) > 0 && !slices.Contains(row.Methods, m.Name()) && !row.Ban.Until.IsZero()
-		})
-	}
 }
 
 // covering gives what finds, of standing bans, the narrowest that keeps an address out.

@@ -258,20 +258,6 @@ func (r *Routes) Existing(ctx context.Context) ([]respond.Ban, error) {
 	return bans, nil
 }
 
-// Clear takes away every route of ours, and says whether there was one.
-func Clear(ctx context.Context) (there bool, err error) {
-	r, err := Open()
-	if err != nil {
-		return false, err
-	}
-	defer r.Close()
-	bans, err := r.Existing(ctx)
-	for i := 0; err == nil && i < len(bans); i++ {
-		err = r.Unban(ctx, bans[i])
-	}
-	return len(bans) > 0, err
-}
-
 // read asks the kernel for our routes. Of two to one prefix, which a crash can
 // leave, the one that ends later counts; Unban takes both.
 func (r *Routes) read(ctx context.Context) error {

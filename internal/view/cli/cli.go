@@ -62,22 +62,26 @@ func Commands(o Options) []*cobra.Command {
 		eventsCommand(o), sourcesCommand(o), whyCommand(o), reportCommand(o)}
 }
 
-func statusCommand(o Options) *cobra.Command {
+// tellCommand makes a command that prints the answer to one question.
+func tellCommand[T any](o Options, use, short, path string, write func(w *bufio.Writer, answer *T, now time.Time, width int)) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
-		Use:   "status",
-		Short: "Say whether portsentry is at work, on what, and what it lost",
+		Use:   use,
+		Short: short,
 		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var st view.Status
-			out := cmd.OutOrStdout()
-			if err := o.get(cmd.Context(), view.PathStatus, &st, asJSON, out); err != nil || asJSON {
+			answer, out := new(T), cmd.OutOrStdout()
+			if err := o.get(cmd.Context(), path, answer, asJSON, out); err != nil || asJSON {
 				return err
 			}
-			return buffered(out, func(w *bufio.Writer) { writeStatus(w, &st, o.Now(), width(out)) })
+			return buffered(out, func(w *bufio.Writer) { write(w, answer, o.Now(), width(out)) })
 		},
 	}
 	return finish(c, &asJSON)
+}
+
+func statusCommand(o Options) *cobra.Command {
+	return tellCommand(o, "status", "Say whether portsentry is at work, on what, and what it lost", view.PathStatus, writeStatus)
 }
 
 func bansCommand(o Options) *cobra.Command {

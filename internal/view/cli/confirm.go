@@ -16,24 +16,11 @@ import (
 )
 
 func pendingCommand(o Options) *cobra.Command {
-	var asJSON bool
-	c := &cobra.Command{
-		Use:   "pending",
-		Short: "List the changes that are taken back unless they are confirmed",
-		Args:  noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			var list view.PendingList
-			out := cmd.OutOrStdout()
-			if err := o.get(cmd.Context(), view.PathPending, &list, asJSON, out); err != nil || asJSON {
-				return err
-			}
-			return buffered(out, func(w *bufio.Writer) { writeWaiting(w, list.Pending, o.Now(), width(out)) })
-		},
-	}
-	return finish(c, &asJSON)
+	return tellCommand(o, "pending", "List the changes that are taken back unless they are confirmed", view.PathPending, writeWaiting)
 }
 
-func writeWaiting(w *bufio.Writer, list []view.Pending, now time.Time, width int) {
+func writeWaiting(w *bufio.Writer, answer *view.PendingList, now time.Time, width int) {
+	list := answer.Pending
 	if len(list) == 0 {
 		_, _ = w.WriteString("nothing waits to be confirmed\n")
 		return

@@ -106,18 +106,22 @@ was changed by whom. With -f, what happens from now on, one line each, until Ctr
 // usualRows is how many rows a list of the past has unless asked for.
 const usualRows = 50
 
+// heading says how many rows follow, in what order, and whether there are others.
+func heading(w *bufio.Writer, n int, what, order string, more bool, others string) {
+	_, _ = fmt.Fprintf(w, "%s %s, %s", view.Grouped(uint64(n)), view.Plural(n, what), order)
+	if more {
+		_, _ = fmt.Fprintf(w, "; there are %s (-n)", others)
+	}
+	_, _ = w.WriteString("\n")
+}
+
 // writeEvents writes the table of events, newest first.
 func writeEvents(w *bufio.Writer, list *view.EventList, now time.Time, width int, exact bool, colour bool) {
 	if len(list.Events) == 0 {
 		_, _ = w.WriteString("nothing happened\n")
 		return
 	}
-	more := ""
-	if list.More {
-		more = "; there are older ones (-n)"
-	}
-	n := len(list.Events)
-	_, _ = fmt.Fprintf(w, "%s %s, newest first%s\n", view.Grouped(uint64(n)), view.Plural(n, "event"), more)
+	heading(w, len(list.Events), "event", "newest first", list.More, "older ones")
 	columns := []column{
 		{title: "when"}, {title: "what", paint: whatColour(colour)}, {title: "source"},
 		{title: "packets", give: 2, right: true}, {title: "which", give: 1, narrows: true},

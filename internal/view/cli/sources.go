@@ -2,7 +2,6 @@ package cli
 
 import (
 	"bufio"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -52,12 +51,7 @@ func writeSources(w *bufio.Writer, list *view.SourceList, now time.Time, width i
 		_, _ = w.WriteString("nobody was seen\n")
 		return
 	}
-	more := ""
-	if list.More {
-		more = "; there are more (-n)"
-	}
-	n := len(list.Sources)
-	_, _ = fmt.Fprintf(w, "%s %s, the latest first%s\n", view.Grouped(uint64(n)), view.Plural(n, "source"), more)
+	heading(w, len(list.Sources), "source", "the latest first", list.More, "more")
 	columns := []column{
 		{title: "who"}, {title: "seen"}, {title: "packets", give: 1, right: true}, {title: "ports", give: 3, right: true},
 		{title: "kinds", give: 4}, {title: "evidence", give: 6}, {title: "bans", give: 5, right: true},

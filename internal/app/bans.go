@@ -1,0 +1,53 @@
+package app
+
+import (
+	"context"
+	"slices"
+
+	"portsentry/internal/respond"
+	"portsentry/internal/view"
+)
+
+// Bans is for control.State.
+func (d *daemon) Bans(context.Context) ([]view.Ban, error) {
+	done, err := d.ask()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	list := d.responder.List()
+	out := make([]view.Ban, len(list))
+	for i, row := range list {
+		out[i] = banRow(row)
+	}
+	return out, nil
+}
+
+func banRow(row respond.InForce) view.Ban {
+	b := row.Ban
+	v := view.Ban{
+		Prefix: b.Prefix, Scope: b.Scope.String(), Strength: b.Strength.String(), Evidence: b.Evidence.String(),
+		Since: b.Since, Times: b.Times, Reason: b.Reason, Methods: row.Methods,
+	}
+	if len(row.Steps) > 0 {
+		v.Methods = slices.Clone(v.Methods) // which many rows share
+	}
+	for _, s := range row.Steps {
+		v.Methods = append(v.Methods, s.String())
+	}
+	if v.Methods == nil {
+		v.Methods = []string{}
+	}
+	if !b.Until.IsZero() {
+		until := b.Until // the whole of b would be kept for it
+		v.Until = &until
+	}
+	if len(row.Lasting) > 0 {
+		v.Note = stays(row.Lasting)
+	}
+	if row.Counted {
+		dropped := row.Dropped // likewise
+		v.Dropped, v.Alive = &dropped, row.Alive
+	}
+	return v
+}
