@@ -13,7 +13,7 @@ import (
 type contacts struct {
 	detector *detect.Detector
 	facts    *facts
-	out      chan<- detect.Sighting
+	out      *queue
 
 	sighting detect.Sighting
 	lost     atomic.Uint64 // sightings for which the queue had no room
@@ -29,9 +29,7 @@ func (c *contacts) handle(k *capture.Contact) (banner bool) {
 	if !c.detector.Observe(&p, &c.sighting) {
 		return false
 	}
-	select {
-	case c.out <- c.sighting:
-	default:
+	if !c.out.put(&c.sighting) {
 		c.lost.Add(1)
 	}
 	return c.sighting.Triggered && !c.facts.spares(p.Src, p.Dst)

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"portsentry/internal/config"
-	"portsentry/internal/detect"
 	"portsentry/internal/host"
 	"portsentry/internal/proc"
 	"portsentry/internal/respond"
@@ -45,7 +44,7 @@ type daemon struct {
 	allowed allowed
 	files   *host.FileWatch // files that people edit
 
-	queue   chan detect.Sighting       // between the packet path and the decider
+	queue   *queue                     // between the packet path and the decider
 	loading <-chan loaded              // the XDP program; nil once it is sensor
 	sensor  atomic.Pointer[sensor]     // nil: no XDP
 	reads   atomic.Bool                // packets are read by XDP, and go on to be until the ring is there
@@ -89,7 +88,7 @@ type daemon struct {
 // Run is the daemon: it opens what it needs in order, says what it watches,
 // runs until ctx ends and stops in reverse order.
 func Run(ctx context.Context, o Options) (err error) {
-	d := &daemon{o: o, settle: hurry(), started: time.Now(), queue: make(chan detect.Sighting, queueLen), hangup: make(chan os.Signal, 1), joins: make(chan joining), errands: make(chan func(context.Context)), stopping: make(chan struct{}), onTerminal: isTerminal()}
+	d := &daemon{o: o, settle: hurry(), started: time.Now(), queue: newQueue(), hangup: make(chan os.Signal, 1), joins: make(chan joining), errands: make(chan func(context.Context)), stopping: make(chan struct{}), onTerminal: isTerminal()}
 	d.heap.begin()
 	signal.Notify(d.hangup, syscall.SIGHUP)
 	defer signal.Stop(d.hangup)

@@ -17,7 +17,7 @@ import (
 // decider is the other end of the queue: sighting, verdict, answer, record. One
 // goroutine does it for all workers, so that a source is judged by one mind.
 type decider struct {
-	queue chan detect.Sighting
+	queue *queue
 	last  chan struct{}        // closed when no more packets come in
 	ended chan struct{}        // closed when run has returned
 	hits  chan detect.Sighting // the kernel's own reports of provisional bans
@@ -77,13 +77,11 @@ func (d *decider) run(ctx context.Context) error {
 			change()
 		case s := <-d.hits:
 			d.hit(ctx, &s)
-			d.more(ctx)
-		case s := <-d.queue:
-			d.sighting(ctx, &s)
-			d.more(ctx)
+			d.goOn(ctx)
+		case <-d.queue.ready:
+			d.goOn(ctx)
 		case <-d.last:
-			for len(d.queue)+len(d.hits) > 0 {
-				d.more(ctx)
+			for d.more(ctx) || len(d.hits) > 0 {
 			}
 			d.decideWaiting(ctx)
 			return nil
@@ -109,6 +107,13 @@ func (d *decider) run(ctx context.Context) error {
 	}
 }
 
+// goOn judges what waits, and comes back for the rest: others have their turn between.
+func (d *decider) goOn(ctx context.Context) {
+	if d.more(ctx) {
+		touch(d.queue.ready)
+	}
+}
+
 // set makes a change, between two decisions.
 func (d *decider) set(change func()) {
 	select {
@@ -117,26 +122,35 @@ func (d *decider) set(change func()) {
 	}
 }
 
-// more judges what else is waiting, up to a batch, and puts the bans of all of
-// it into force. A report of the kernel goes first: somebody is banned while it
-// waits.
-func (d *decider) more(ctx context.Context) {
-	for range batch {
-		select {
-		case s := <-d.hits:
-			d.hit(ctx, &s)
-			continue
-		default:
+// more judges what else is waiting, up to about a batch, and puts the bans of all of
+// it into force. Reports of the kernel go first: somebody is banned while they wait. It
+// reports whether there may be more in the queue.
+func (d *decider) more(ctx context.Context) bool {
+	n := d.reported(ctx)
+	for n < batch {
+		b := d.queue.take()
+		if b == nil {
+			break
 		}
-		select {
-		case s := <-d.queue:
-			d.sighting(ctx, &s)
-			continue
-		default:
+		for i := range b.n {
+			n += d.reported(ctx)
+			d.sighting(ctx, &b.seen[i])
 		}
-		break
+		n += b.n
+		d.queue.back(b)
 	}
 	d.commit(ctx)
+	return n >= batch
+}
+
+// reported judges what the kernel has reported, up to a batch, and says how much.
+func (d *decider) reported(ctx context.Context) int {
+	n := 0
+	for ; n < batch && len(d.hits) > 0; n++ {
+		s := <-d.hits
+		d.hit(ctx, &s)
+	}
+	return n
 }
 
 // commit puts the bans of what has been judged into force, and then records it.

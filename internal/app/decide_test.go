@@ -27,15 +27,15 @@ func TestStopDecidesWhatIsQueued(t *testing.T) {
 	record := recording(lines, &problems{})
 	responder := respond.New(nil, nil, respond.Plan{}, record)
 	d := &decider{
-		queue: make(chan detect.Sighting, queued), hits: make(chan detect.Sighting), last: make(chan struct{}), ended: make(chan struct{}),
+		queue: newQueue(), hits: make(chan detect.Sighting), last: make(chan struct{}), ended: make(chan struct{}),
 		responder: responder, record: record,
 		judge: judge.New(judge.Policy{}, judge.NewTrust(judge.TrustFrom{}), asPeers{}, responder),
 	}
 	for i := range queued {
-		d.queue <- detect.Sighting{
+		d.queue.put(&detect.Sighting{
 			Src: netip.AddrFrom4([4]byte{203, 0, 113, byte(i)}), Dst: here, DstPort: 1,
 			Proto: decode.ProtoTCP, Kind: detect.KindSYN, Flags: decode.SYN, Triggered: true,
-		}
+		})
 	}
 	close(d.last)
 	if err := d.run(t.Context()); err != nil {
@@ -47,10 +47,8 @@ func TestStopDecidesWhatIsQueued(t *testing.T) {
 	if n := strings.Count(out.String(), "Scan from: ["); n != queued {
 		t.Errorf("%d lines for %d sightings", n, queued)
 	}
-	select {
-	case d.queue <- detect.Sighting{}:
-	default:
-		t.Error("the queue was not emptied")
+	if b := d.queue.take(); b != nil {
+		t.Errorf("%d are left in the queue", b.n)
 	}
 }
 
@@ -71,7 +69,7 @@ func TestLinesAreWrittenTogether(t *testing.T) {
 		record := recording(lines, &problems{})
 		responder := respond.New(nil, nil, respond.Plan{}, record)
 		d := &decider{
-			queue: make(chan detect.Sighting), hits: make(chan detect.Sighting), last: make(chan struct{}), ended: make(chan struct{}),
+			queue: newQueue(), hits: make(chan detect.Sighting), last: make(chan struct{}), ended: make(chan struct{}),
 			responder: responder, record: record,
 			judge: judge.New(judge.Policy{}, judge.NewTrust(judge.TrustFrom{}), asPeers{}, responder),
 		}
@@ -85,10 +83,10 @@ func TestLinesAreWrittenTogether(t *testing.T) {
 			}
 		}
 		probe := func() {
-			d.queue <- detect.Sighting{
+			d.queue.put(&detect.Sighting{
 				Src: netip.MustParseAddr("203.0.113.9"), Dst: here, DstPort: 1,
 				Proto: decode.ProtoTCP, Kind: detect.KindSYN, Flags: decode.SYN, Triggered: true,
-			}
+			})
 			synctest.Wait()
 		}
 		probe()

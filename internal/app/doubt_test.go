@@ -44,7 +44,7 @@ func TestDoubts(t *testing.T) {
 				responder := respond.New(nil, nil, respond.Plan{}, record)
 				asked := 0
 				d := &decider{
-					queue: make(chan detect.Sighting, 2*maxDoubts), hits: make(chan detect.Sighting), last: make(chan struct{}), ended: make(chan struct{}),
+					queue: newQueue(), hits: make(chan detect.Sighting), last: make(chan struct{}), ended: make(chan struct{}),
 					do: make(chan func()), settled: make(chan struct{}, 1), revoke: func(context.Context, netip.Addr) {}, freshen: func() {},
 					responder: responder, record: record, answers: true,
 					judge: judge.New(judge.Policy{BlockTCP: config.BlockBan, BanUnverified: time.Minute}, judge.NewTrust(judge.TrustFrom{}), nobodyIsPeer{}, responder),
@@ -53,7 +53,7 @@ func TestDoubts(t *testing.T) {
 				ended := make(chan error, 1)
 				go func() { ended <- d.run(t.Context()) }()
 				for _, src := range []netip.Addr{checker, scanner, checker} {
-					d.queue <- detect.Sighting{Src: src, Dst: here, DstPort: 1, Proto: decode.ProtoTCP, Kind: detect.KindSYN, Flags: decode.SYN, Triggered: true}
+					d.queue.put(&detect.Sighting{Src: src, Dst: here, DstPort: 1, Proto: decode.ProtoTCP, Kind: detect.KindSYN, Flags: decode.SYN, Triggered: true})
 				}
 				synctest.Wait()
 				waiting := func() int {

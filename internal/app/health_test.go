@@ -47,7 +47,7 @@ func TestBeat(t *testing.T) {
 		lines := log.New(log.Options{Format: config.Log2x, Stdout: io.Discard, Stderr: io.Discard})
 		d := &daemon{}
 		d.decider = &decider{
-			do: make(chan func()), last: make(chan struct{}), ended: make(chan struct{}),
+			queue: newQueue(), do: make(chan func()), last: make(chan struct{}), ended: make(chan struct{}),
 			record: recording(lines, &d.problems), responder: respond.New(nil, nil, respond.Plan{}, nil),
 		}
 		decided := make(chan error)

@@ -9,10 +9,6 @@ import (
 	"portsentry/internal/detect"
 )
 
-// queueLen is the one queue between the packet path and everything that takes
-// time: about 0.2 s of a flood at 100,000/s.
-const queueLen = 1 << 14
-
 // pipeline is the packet path of one worker: frame, probe, sighting, by plain
 // call. It blocks on nothing and allocates nothing.
 type pipeline struct {
@@ -23,7 +19,7 @@ type pipeline struct {
 	// strangers answers about everything else, out of a budget of its own. It has a
 	// look-up before there are scans, from then on for good.
 	strangers *asHost
-	out       chan<- detect.Sighting
+	out       *queue
 
 	probe    decode.Probe
 	sighting detect.Sighting
@@ -143,15 +139,11 @@ func (p *pipeline) succeeded(k success) {
 
 // send hands the sighting to the decider.
 func (p *pipeline) send() {
-	select {
-	case p.out <- p.sighting:
+	if p.out.put(&p.sighting) {
 		return
-	default:
-		runtime.Gosched() // the one who empties the queue may share our CPU
 	}
-	select {
-	case p.out <- p.sighting:
-	default:
+	runtime.Gosched() // the one who empties the queue may share our CPU
+	if !p.out.put(&p.sighting) {
 		p.lost.Add(1)
 	}
 }

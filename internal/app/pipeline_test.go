@@ -21,7 +21,7 @@ func (h home) Own(a netip.Addr) bool { return a == here || h.asHost.Own(a) }
 
 // newPath is the packet path as the daemon wires it, with the real facts of
 // this machine, and a SYN to a trap port that nothing listens on.
-func newPath(tb testing.TB) (*pipeline, chan detect.Sighting, *capture.Frame) {
+func newPath(tb testing.TB) (*pipeline, *queue, *capture.Frame) {
 	tb.Helper()
 	w, err := host.NewWatcher()
 	if err != nil {
@@ -36,7 +36,7 @@ func newPath(tb testing.TB) (*pipeline, chan detect.Sighting, *capture.Frame) {
 		tb.Cleanup(func() { lookups[i].Close() })
 	}
 	f := &facts{watcher: w}
-	queue := make(chan detect.Sighting, 1)
+	queue := newQueue()
 	ports := config.PortSet{{First: 1, Last: 1}}.Bitmap()
 	h, strangers := &asHost{facts: f, lookup: lookups[0]}, &asHost{facts: f, lookup: lookups[1]}
 	p := &pipeline{
@@ -57,6 +57,20 @@ func newPath(tb testing.TB) (*pipeline, chan detect.Sighting, *capture.Frame) {
 	}
 }
 
+// one takes the one sighting that was put in.
+func one(tb testing.TB, q *queue) detect.Sighting {
+	tb.Helper()
+	b := q.take()
+	if b == nil {
+		tb.Fatal("no sighting")
+	}
+	defer q.back(b)
+	if b.n != 1 {
+		tb.Errorf("%d sightings", b.n)
+	}
+	return b.seen[0]
+}
+
 // What the kernel has judged is queued likewise, with what it knows besides; and
 // nobody is asked.
 func TestEventPath(t *testing.T) {
@@ -66,28 +80,28 @@ func TestEventPath(t *testing.T) {
 		SrcPort: 40000, DstPort: 1, Proto: 6, Flags: 2, Times: 1, Held: true, Peer: true,
 	}
 	p.event(&e)
-	s := <-queue
+	s := one(t, queue)
 	if s.Kind != detect.KindSYN || !s.Held || !s.Peer || s.Verified || s.Count != 1 {
 		t.Errorf("%+v", s)
 	}
 	e.Kind, e.Times, e.Held = capture.EventCounted, 41, false
 	p.event(&e)
-	if s = <-queue; s.Count != 42 || s.Held || p.shown.Load() != 1 {
+	if s = one(t, queue); s.Count != 42 || s.Held || p.shown.Load() != 1 {
 		t.Errorf("%+v stands for 41 more, %d shown", s, p.shown.Load())
 	}
 	e.Kind, e.Times = capture.EventVerified, 1
 	p.event(&e)
-	if s = <-queue; s.Kind != detect.KindConnect || !s.Verified {
+	if s = one(t, queue); s.Kind != detect.KindConnect || !s.Verified {
 		t.Errorf("%+v", s)
 	}
 	e.Kind = capture.EventLiving
-	if p.event(&e); len(queue) != 0 {
+	if p.event(&e); queue.take() != nil {
 		t.Error("a sign of life is no sighting")
 	}
 	allocs := testing.AllocsPerRun(100, func() {
 		e.Kind = capture.EventProbe
 		p.event(&e)
-		<-queue
+		one(t, queue)
 	})
 	if allocs != 0 {
 		t.Errorf("%v allocations an event", allocs)
@@ -97,17 +111,13 @@ func TestEventPath(t *testing.T) {
 func TestPacketPath(t *testing.T) {
 	p, queue, f := newPath(t)
 	p.handle(f)
-	select {
-	case s := <-queue:
-		if s.Kind != detect.KindSYN || s.DstPort != 1 || !s.Triggered {
-			t.Errorf("%+v", s)
-		}
-	default:
-		t.Fatalf("no sighting: %+v", p.detector.Stats())
+	if s := one(t, queue); s.Kind != detect.KindSYN || s.DstPort != 1 || !s.Triggered {
+		t.Errorf("%+v", s)
 	}
 	// What finds no room is counted, and nobody waits for it.
-	p.handle(f)
-	p.handle(f)
+	for range queueLen + 1 {
+		p.handle(f)
+	}
 	if p.lost.Load() != 1 {
 		t.Errorf("%d lost, want 1", p.lost.Load())
 	}
@@ -117,11 +127,7 @@ func TestPacketPathAllocatesNothing(t *testing.T) {
 	p, queue, f := newPath(t)
 	if n := testing.AllocsPerRun(1000, func() {
 		p.handle(f)
-		select {
-		case <-queue:
-		default:
-			t.Fatal("no sighting")
-		}
+		one(t, queue)
 	}); n != 0 {
 		t.Errorf("%v allocations a packet, want 0", n)
 	}
@@ -134,10 +140,6 @@ func BenchmarkPacketPath(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		p.handle(f)
-		select {
-		case <-queue:
-		default:
-			b.Fatal("no sighting")
-		}
+		one(b, queue)
 	}
 }

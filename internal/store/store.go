@@ -49,12 +49,14 @@ func AppendScanLine(b []byte, r *Record) []byte {
 	s := &r.Verdict.Sighting
 	f := r.Flags()
 	b = append(b, "Scan from: ["...)
+	from := len(b)
 	b = appendAddr(b, s.Src)
+	addr := b[from:]
 	b = append(b, "] ("...)
 	if name := HostName(r.Name); name != "" {
 		b = append(b, name...)
 	} else {
-		b = appendAddr(b, s.Src)
+		b = append(b, addr...)
 	}
 	b = append(b, ") protocol: ["...)
 	b = append(b, ProtoName(s.Proto)...)

@@ -34,7 +34,7 @@ func (w *Writer) scan2x(r *store.Record) {
 		b := append(w.begin(), "attackalert: Error during target dispose "...)
 		w.end(levelError, append(appendHost(b, r), '!'))
 	}
-	w.end(levelNotice, store.AppendScanLine(w.begin(), r))
+	w.emit(levelNotice, store.AppendScanLine(w.begin(), r)) // of which the name alone is another's, and was looked at
 }
 
 // Ignored names whom the ignore file names, where 2.x was asked to be verbose.
