@@ -197,7 +197,10 @@ func TestTriggerWindow(t *testing.T) {
 	for i, c := range []struct {
 		at    time.Duration
 		fired bool
-	}{{0, false}, {2 * time.Minute, false}, {3 * time.Minute, true}, {10 * time.Minute, false}} {
+	}{
+		{0, false}, {2 * time.Minute, false}, {3 * time.Minute, true}, {10 * time.Minute, false},
+		{9 * time.Minute, true}, // late, and after the one before it
+	} {
 		p := tcp(1, decode.SYN)
 		p.Time = int64(c.at)
 		var s Sighting

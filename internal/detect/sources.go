@@ -8,72 +8,48 @@ import (
 )
 
 // DefaultSources is how many sources a worker remembers: the hot tier of
-// DETECTION's memory, 2.5 MiB when full.
+// DETECTION's memory, 1.4 MiB when full.
 const DefaultSources = 1 << 16
 
-// ways is the number of entries in a bucket. A source lives in the one bucket
-// that its keyed hash names, so an attacker who does not know the key cannot aim
-// at somebody's bucket.
-const ways = 8
+// ways is the number of sources in a line. A source lives in the one line that its
+// keyed hash names, so an attacker who does not know the key cannot aim at somebody's.
+const ways = 3
 
-// bucket begins with what it takes to find a source, or to say who makes room for
-// a new one: one cache line. Another one is the entry itself.
-type bucket struct {
-	tags    tags
+// line is what is remembered of some sources, in one line of the processor's cache: in a
+// flood of forged ones each costs a look into memory, and no more than one.
+type line struct {
+	prints  [ways]uint64 // the hash, which stands for the address; 0: nobody
+	first   [ways]uint32 // when the count began, see stamp
 	count   [ways]uint32
 	last    [ways]uint16 // see tick
-	several uint64       // as tags are, the top bit: there was more than one port
-	entries [ways]source
+	port    [ways]uint16 // the first trap port with which a handshake was completed; 0: none
+	several uint8        // a bit each: there was more than one such port
 }
 
-type source struct {
-	addr  [16]byte // IPv4 as IPv4-mapped
-	first int64    // unix nanoseconds of the hit that began the count
-	port  uint16   // the first trap port with which a handshake was completed; 0: none
-}
+// stamp is the time t (unix nanoseconds) in units of 16.8 ms: enough to say of two that
+// are up to a year apart which was first, and by how much.
+func stamp(t int64) uint32 { return uint32(t >> 24) }
 
 // tick is the time t (unix nanoseconds) in units of 4.3 s, of which 65,536 are
 // 78 hours: enough to say who of two was silent longer.
 func tick(t int64) uint16 { return uint16(t >> 32) }
 
-// tags has a byte of the hash for each entry of a bucket, 0 where there is none.
-type tags uint64
-
-const (
-	lows = 0x0101010101010101 // the lowest bit of each byte
-	tops = lows << 7
-)
-
-// equal marks, with its top bit, each byte that is tag; it may mark bytes above one
-// that is (Hacker's Delight, 2nd ed., section 6-1).
-func (t tags) equal(tag uint8) uint64 {
-	x := uint64(t) ^ lows*uint64(tag)
-	return (x - lows) &^ x & tops
-}
-
-func (t *tags) set(i int, tag uint8) {
-	*t = *t&^(0xff<<(8*i)) | tags(tag)<<(8*i)
-}
-
-// sources counts hits per source address in bounded memory. When a bucket is
-// full, the weaker of two random entries makes room, never the oldest as such:
-// a flood of forged sources, one hit each, pushes out its own kind.
+// sources counts hits per source address in bounded memory. When a line is full, the
+// weaker of two random ones in it makes room, never the oldest as such: a flood of
+// forged sources, one hit each, pushes out its own kind. Two addresses have the same
+// hash once in 2^64 pairs, and nobody can choose them.
 type sources struct {
 	seed    maphash.Seed
-	buckets []bucket
-	shift   uint
+	lines   []line
 	rng     uint64
 	evicted atomic.Uint64
 }
 
 func newSources(n int) *sources {
-	b := max(1, n/ways)
-	logN := bits.Len(uint(b - 1)) // next power of two
 	return &sources{
-		seed:    maphash.MakeSeed(),
-		buckets: make([]bucket, 1<<logN),
-		shift:   uint(64 - logN),
-		rng:     maphash.Bytes(maphash.MakeSeed(), nil) | 1,
+		seed:  maphash.MakeSeed(),
+		lines: make([]line, (n+ways-1)/ways),
+		rng:   maphash.Bytes(maphash.MakeSeed(), nil) | 1,
 	}
 }
 
@@ -83,45 +59,44 @@ func newSources(n int) *sources {
 // more than one port.
 func (s *sources) hit(a netip.Addr, t, window int64, n uint32, port uint16) (count uint32, several bool) {
 	key := a.As16()
-	hash := maphash.Bytes(s.seed, key[:])
-	tag := uint8(max(1, hash&0xff))
-	b := &s.buckets[hash>>s.shift]
-	for left := b.tags.equal(tag); left != 0; left &= left - 1 {
-		i := bits.TrailingZeros64(left) / 8
-		e := &b.entries[i]
-		if e.addr != key {
+	print := max(1, maphash.Bytes(s.seed, key[:]))
+	at, _ := bits.Mul64(print, uint64(len(s.lines)))
+	l := &s.lines[at]
+	free := ways
+	for i, p := range l.prints {
+		if p == 0 {
+			free = i
+		}
+		if p != print {
 			continue
 		}
-		mark := uint64(0x80) << (8 * i)
-		if window > 0 && t-e.first > window {
-			e.first, e.port, b.count[i] = t, 0, 0
-			b.several &^= mark
+		mark := uint8(1) << i
+		if window > 0 && int64(int32(stamp(t)-l.first[i])) > window>>24 { // a late packet is before first
+			l.first[i], l.port[i], l.count[i] = stamp(t), 0, 0
+			l.several &^= mark
 		}
-		b.count[i] += min(n, ^uint32(0)-b.count[i])
-		b.last[i] = tick(t)
-		if e.port == 0 {
-			e.port = port
+		l.count[i] += min(n, ^uint32(0)-l.count[i])
+		l.last[i] = tick(t)
+		if l.port[i] == 0 {
+			l.port[i] = port
 		}
-		if port != 0 && port != e.port {
-			b.several |= mark
+		if port != 0 && port != l.port[i] {
+			l.several |= mark
 		}
-		return b.count[i], b.several&mark != 0
+		return l.count[i], l.several&mark != 0
 	}
-	i := bits.TrailingZeros64(b.tags.equal(0)) / 8 // of the marks the lowest is always right
-	if i == ways {
-		i = s.victim(b, tick(t))
+	if free == ways {
+		free = s.victim(l, tick(t))
 		s.evicted.Add(1)
 	}
-	b.tags.set(i, tag)
-	b.several &^= 0x80 << (8 * i)
-	b.count[i], b.last[i] = n, tick(t)
-	b.entries[i] = source{addr: key, first: t, port: port}
+	l.prints[free], l.first[free], l.count[free], l.last[free], l.port[free] = print, stamp(t), n, tick(t), port
+	l.several &^= 1 << free
 	return n, false
 }
 
-// victim picks two entries at random and names the weaker: the one with fewer
-// hits, of equals the one that was silent longer.
-func (s *sources) victim(b *bucket, now uint16) int {
+// victim picks two of l at random and names the weaker: the one with fewer hits, of
+// equals the one that was silent longer.
+func (s *sources) victim(l *line, now uint16) int {
 	s.rng ^= s.rng << 13
 	s.rng ^= s.rng >> 7
 	s.rng ^= s.rng << 17
@@ -129,7 +104,7 @@ func (s *sources) victim(b *bucket, now uint16) int {
 	if j >= i {
 		j++
 	}
-	if b.count[i] < b.count[j] || b.count[i] == b.count[j] && now-b.last[i] > now-b.last[j] {
+	if l.count[i] < l.count[j] || l.count[i] == l.count[j] && now-l.last[i] > now-l.last[j] {
 		return i
 	}
 	return j

@@ -1,7 +1,6 @@
 package detect
 
 import (
-	"math/bits"
 	"math/rand/v2"
 	"net/netip"
 	"testing"
@@ -9,37 +8,10 @@ import (
 	"unsafe"
 )
 
-// Every entry that may be meant is marked, and the lowest mark is right: it is the
-// first entry with that tag, or the first that is free.
-func TestTags(t *testing.T) {
-	for range 100_000 {
-		var word tags
-		var want [ways]uint8
-		for i := range want {
-			want[i] = uint8(rand.IntN(4)) * 0x7f // few values, so that they come often
-			word.set(i, ^want[i])
-			word.set(i, want[i])
-		}
-		tag := uint8(rand.IntN(4)) * 0x7f
-		marks, lowest := word.equal(tag), true
-		for i, have := range want {
-			marked := marks&(0x80<<(8*i)) != 0
-			if have == tag && !marked || lowest && marked && have != tag {
-				t.Fatalf("%016x: marks %016x for %02x", uint64(word), marks, tag)
-			}
-			lowest = lowest && !marked
-		}
-		if marks&^uint64(tops) != 0 || bits.OnesCount64(marks) > ways {
-			t.Fatalf("marks %016x", marks)
-		}
-	}
-}
-
-// Up to as many sources as a bucket has room for are counted exactly, also those
-// that have a tag in common.
+// Up to as many sources as a line has room for are counted exactly.
 func TestSourcesAreToldApart(t *testing.T) {
 	for range 2000 {
-		s := newSources(ways) // one bucket
+		s := newSources(ways) // one line
 		counts := make(map[netip.Addr]uint32)
 		for now := range int64(10 * ways) {
 			a := netip.AddrFrom4([4]byte{198, 51, 100, byte(rand.IntN(ways))})
@@ -76,11 +48,10 @@ func TestWhoMakesRoom(t *testing.T) {
 	}
 }
 
-// A bucket takes whole cache lines, and as much memory as before for each source.
-func TestBucketSize(t *testing.T) {
-	var b bucket
-	if head, all := unsafe.Offsetof(b.entries), unsafe.Sizeof(b); head != 64 || all != 5*64 {
-		t.Errorf("%d bytes, %d before the entries", all, head)
+// A line is a line of the cache.
+func TestLineSize(t *testing.T) {
+	if n := unsafe.Sizeof(line{}); n != 64 {
+		t.Errorf("%d bytes", n)
 	}
 }
 
