@@ -63,6 +63,7 @@ func (d *daemon) open() error {
 			return err
 		}
 	}
+	d.served = d.listening() // behind Landlock, the programs have no names; the kernel still looks through ours
 	if err := d.openSensor(c); err != nil {
 		return err
 	}

@@ -22,7 +22,6 @@ const pinned = "/sys/fs/bpf"
 
 // enterSandbox gives up what is not needed any more, when everything is open.
 func (d *daemon) enterSandbox() {
-	d.served = d.listening() // inside, the programs have no names
 	if err := proc.DropTo(d.capabilities()...); err != nil {
 		d.problems.set("capabilities", fmt.Sprintf("more privileges are kept than are needed: %v", err))
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"portsentry/internal/bpf"
@@ -63,13 +64,10 @@ func loadSensor(c *config.Config) (l loaded) {
 		l.fleeting = fmt.Sprintf("bans of the XDP program end with this process: %v", err)
 	}
 	s := new(sensor)
-	s.peers, err = bpf.OpenPeers()
-	switch {
-	case err != nil:
-		l.partly = fmt.Sprintf("who opens a connection is known to the XDP program a moment later only, and every packet of the banned is looked up: %v", err)
-		s.peers, err = bpf.NewPeerMap()
-	case s.peers.Partial():
-		l.partly = "who opens a connection to a service outside this container is known to the XDP program a moment later only"
+	var unfollowed error
+	var following sync.WaitGroup
+	if s.peers, err = bpf.NewPeers(); err == nil {
+		following.Go(func() { unfollowed = s.peers.Follow() })
 	}
 	// To ask is to have the kernel load the module, if it is one. The program can
 	// only call what is there when it is loaded.
@@ -81,6 +79,13 @@ func loadSensor(c *config.Config) (l loaded) {
 	}
 	if err == nil {
 		s.source, err = xdp.Open(s.Sensor)
+	}
+	following.Wait()
+	switch {
+	case unfollowed != nil:
+		l.partly = fmt.Sprintf("who opens a connection is known to the XDP program a moment later only, and every packet of the banned is looked up: %v", unfollowed)
+	case err == nil && s.peers.Partial():
+		l.partly = "who opens a connection to a service outside this container is known to the XDP program a moment later only"
 	}
 	if errors.Is(err, bpf.ErrInUse) && !wanted {
 		return loaded{err: s.close()} // nothing of ours is left there

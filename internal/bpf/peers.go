@@ -25,7 +25,9 @@ import (
 // A handshake that TCP Fast Open has shortened enters nobody: user space finds
 // the connection in the list of sockets.
 type Peers struct {
-	objects peersObjects
+	spec    *ebpf.CollectionSpec // until Follow, for it is large
+	peers   *ebpf.Map
+	objects peersObjects // what Follow has loaded
 	link    link.Link
 	opened  *ringbuf.Reader
 	scratch ringbuf.Record
@@ -39,36 +41,39 @@ type PeerStats struct {
 	Untold uint64 // entered, but not handed out by Run, which fell behind
 }
 
-// OpenPeers makes the map and attaches the program that fills it with those who
-// connect to the network namespace of the calling thread. It needs CAP_BPF,
-// CAP_NET_ADMIN, a cgroup2 file system and Linux 5.15; the methods need CAP_BPF
-// at the most. Errors say what is missing as those of OpenSteering do.
-func OpenPeers() (*Peers, error) {
+// NewPeers makes the map, for user space to fill; with Follow the kernel does, too.
+func NewPeers() (*Peers, error) {
 	spec, err := loadPeers()
 	if err != nil {
 		return nil, err
 	}
-	p := new(Peers)
-	if err := p.open(spec); err != nil {
-		return nil, errors.Join(explain(err), p.Close())
-	}
-	return p, nil
+	return newPeers(spec)
 }
 
-// NewPeerMap makes the map alone, for user space to fill, where OpenPeers fails.
-func NewPeerMap() (*Peers, error) {
-	spec, err := loadPeers()
-	if err != nil {
-		return nil, err
-	}
+func newPeers(spec *ebpf.CollectionSpec) (*Peers, error) {
 	m, err := ebpf.NewMap(spec.Maps[peersMapPeers])
 	if err != nil {
 		return nil, fmt.Errorf("map of peers: %w", explain(err))
 	}
-	return &Peers{objects: peersObjects{peersMaps: peersMaps{Peers: m}}}, nil
+	return &Peers{spec: spec, peers: m}, nil
 }
 
-func (p *Peers) open(spec *ebpf.CollectionSpec) error {
+// Follow attaches the program that enters those who connect to the network namespace
+// of the calling thread. It is called once, before the methods that it is for: Run,
+// Partial and Stats; others may be called meanwhile. It needs CAP_BPF, CAP_NET_ADMIN,
+// a cgroup2 file system and Linux 5.15; the methods need CAP_BPF at the most. Errors
+// say what is missing as those of OpenSteering do, and leave the map as it was.
+func (p *Peers) Follow() error {
+	err := p.follow()
+	p.spec = nil
+	if err != nil {
+		err = errors.Join(explain(err), p.end())
+		p.objects, p.opened, p.link, p.partial = peersObjects{}, nil, nil, false
+	}
+	return err
+}
+
+func (p *Peers) follow() error {
 	cookie, err := spaceCookie()
 	if err != nil {
 		return err
@@ -79,10 +84,11 @@ func (p *Peers) open(spec *ebpf.CollectionSpec) error {
 	}
 	defer dir.Close()
 	p.partial = !whole
-	if err := spec.Variables[peersVarNetnsCookie].Set(cookie); err != nil {
+	if err := p.spec.Variables[peersVarNetnsCookie].Set(cookie); err != nil {
 		return fmt.Errorf("set the namespace: %w", err)
 	}
-	if err := spec.LoadAndAssign(&p.objects, nil); err != nil {
+	options := &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{peersMapPeers: p.peers}}
+	if err := p.spec.LoadAndAssign(&p.objects, options); err != nil {
 		return fmt.Errorf("load programs: %w", err)
 	}
 	if p.opened, err = ringbuf.NewReader(p.objects.Opened); err != nil {
@@ -105,7 +111,7 @@ func (p *Peers) attach(cgroup *os.File) error {
 
 // Map is for programs that ask who is a peer. The key is the address in 16
 // bytes, IPv4 as ::ffff:a.b.c.d; being there is all that counts.
-func (p *Peers) Map() *ebpf.Map { return p.objects.Peers }
+func (p *Peers) Map() *ebpf.Map { return p.peers }
 
 // Add enters addresses. What finds no room is counted and is no error.
 func (p *Peers) Add(addrs []netip.Addr) error {
@@ -115,7 +121,7 @@ func (p *Peers) Add(addrs []netip.Addr) error {
 	}
 	entered := uint64(now.Nano())
 	for _, a := range addrs {
-		switch err := p.objects.Peers.Update(a.As16(), entered, ebpf.UpdateNoExist); {
+		switch err := p.peers.Update(a.As16(), entered, ebpf.UpdateNoExist); {
 		case err == nil || errors.Is(err, ebpf.ErrKeyExist):
 		case errors.Is(err, unix.E2BIG):
 			p.full.Add(1)
@@ -129,7 +135,7 @@ func (p *Peers) Add(addrs []netip.Addr) error {
 // Remove takes addresses out; those that are not there are no error.
 func (p *Peers) Remove(addrs []netip.Addr) error {
 	for _, a := range addrs {
-		if err := p.objects.Peers.Delete(a.As16()); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		if err := p.peers.Delete(a.As16()); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return fmt.Errorf("remove peer %v: %w", a, err)
 		}
 	}
@@ -191,7 +197,10 @@ func counted(v *ebpf.Variable) (n uint64) {
 
 // Close ends it; programs that use the map keep it. It is harmless to call it
 // twice.
-func (p *Peers) Close() error {
+func (p *Peers) Close() error { return errors.Join(p.end(), p.peers.Close()) }
+
+// end ends what Follow has begun.
+func (p *Peers) end() error {
 	var errs []error
 	if p.link != nil {
 		errs = append(errs, p.link.Close())

@@ -25,13 +25,16 @@ func openedPeers(t testing.TB, edit func(*ebpf.CollectionSpec)) *Peers {
 		t.Fatal(err)
 	}
 	edit(spec)
-	p := new(Peers)
+	p, err := newPeers(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		if err := p.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	if err := p.open(spec); err != nil {
+	if err := p.Follow(); err != nil {
 		t.Fatal(err)
 	}
 	return p
@@ -406,7 +409,7 @@ func TestPeersRun(t *testing.T) {
 // its Peers where a program has it.
 func TestPeerMap(t *testing.T) {
 	enterSpace(t)
-	p, err := NewPeerMap()
+	p, err := NewPeers()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,24 +28,29 @@ type SensorOptions struct {
 	Prepared  *Prepared // nil: what can be read ahead is read when it is needed
 }
 
-// Prepared is what the program is loaded from: its object, and the types of the
-// running kernel, by which it is fitted to that. It is good for one Sensor.
+// Prepared is what the program is loaded from: its object, and what it has to know of
+// the running kernel. It is good for one Sensor.
 type Prepared struct {
-	types  *btf.Cache
-	object func() (*ebpf.CollectionSpec, error) // the same whenever it is called
+	tracking func() *tracking // nil: the kernel's types have to be read as a whole
+	types    *btf.Cache
+	object   func() (*ebpf.CollectionSpec, error)
 }
 
-// Prepare begins to read both, the types first: they take as long as all else before
-// the program can be loaded. Who needs them waits for it, and is told of errors.
+// Prepare begins to read both. Who needs them waits for it, and is told of errors.
 func Prepare() *Prepared {
 	p := prepare(loadXdp)
-	go p.types.Kernel()
+	go func() {
+		if p.tracking() == nil {
+			p.types.Kernel()
+		}
+	}()
 	go p.object()
 	return p
 }
 
+// prepare gives what is the same whenever it is called for.
 func prepare(object func() (*ebpf.CollectionSpec, error)) *Prepared {
-	return &Prepared{btf.NewCache(), sync.OnceValues(object)}
+	return &Prepared{sync.OnceValue(builtinTracking), btf.NewCache(), sync.OnceValues(object)}
 }
 
 // Sensor is the XDP program with its maps: it drops who is banned, bans who
@@ -132,6 +137,10 @@ func (s *Sensor) open(o SensorOptions, spec *ebpf.CollectionSpec) error {
 	var placed error
 	var placing sync.WaitGroup
 	placing.Go(func() { placed = s.placeRings(rings, ring, workers) })
+	known := o.Prepared.tracking()
+	if known != nil {
+		known.into(spec.Programs[xdpProgSense].Instructions)
+	}
 	types := o.Prepared.types
 	err = spec.LoadAndAssign(&s.objects, &ebpf.CollectionOptions{MapReplacements: replace, Cache: types})
 	placing.Wait()
@@ -141,7 +150,7 @@ func (s *Sensor) open(o SensorOptions, spec *ebpf.CollectionSpec) error {
 	if placed != nil {
 		return placed
 	}
-	s.tracks = tracks(types)
+	s.tracks = known != nil || tracks(types)
 	if err := s.begin(workers, len(left.maps) > 0); err != nil {
 		return err
 	}
@@ -176,8 +185,6 @@ func tracks(types *btf.Cache) bool {
 	module, err := types.Module("nf_conntrack")
 	return err == nil && module.TypeByName(askTracking, &f) == nil
 }
-
-const askTracking = "bpf_xdp_ct_lookup"
 
 // Tracks reports whether the program can ask connection tracking. Where it cannot,
 // only a SYN is evidence enough for a ban of its own.

@@ -191,7 +191,7 @@ once_ int mapped(struct xdp_md *ctx, const struct packet *p, enum state parsed)
 inline_ int drop(struct standing *s, __u32 counter)
 {
 	s->dropped = 1;
-	count(counter);
+	count_here(counter);
 	return XDP_DROP;
 }
 
@@ -238,7 +238,7 @@ int sense(struct xdp_md *ctx)
 		return mapped(ctx, &p, parsed);
 	find_standing(&p, now, &s, &in);
 	trap = parsed == WHOLE ? is_trap(&p) : parsed == PARTLY && worth_a_look(&p);
-	if (s.strength != PARDON && !is_discovery(&p) && !is_spared(&p)) {
+	if (s.strength != PARDON && !exempt(&p)) {
 		// What there is most of in a flood is dropped here and now.
 		verdict = s.strength == FULL && !trap ? drop(&s, C_DROPPED_FULL)
 						      : kept_out(ctx, &p, &s, now, trap ? parsed | TRAP : parsed);

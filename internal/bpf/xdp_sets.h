@@ -24,6 +24,9 @@ inline_ int is_spared(const struct packet *p)
 	return bpf_map_lookup_elem(&spare, &key) != NULL;
 }
 
+// exempt reports whether no ban keeps p out.
+once_ int exempt(const struct packet *p) { return !p || is_discovery(p) || is_spared(p); }
+
 // Keys are copied: before Linux 6.1 the verifier wants them on the stack, not where
 // a pointer that was handed over leads.
 once_ int is_own(const struct packet *p)
