@@ -211,6 +211,8 @@ func (d *daemon) Unban(ctx context.Context, who view.Caller, l view.Lifting) (vi
 			return view.Changed{}, err
 		}
 	}
+	release := d.heap.hold(d.responder.Size())
+	defer func() { release(d.responder.Size()) }()
 	lifted, err := d.responder.Lift(ctx, l.Prefix, respond.End{Ending: respond.Lifted, By: by(who)})
 	if l.Prefix.IsValid() && l.Prefix.IsSingleIP() {
 		if back := d.takeBack(ctx, l.Prefix.Addr()); back != nil {

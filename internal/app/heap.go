@@ -18,6 +18,10 @@ const (
 	// kept, and what somebody who lists them all needs for a moment.
 	heapBans = 1 << 16
 	heapBan  = 1 << 10
+	// garbage is how much of it there may be, in per cent of what is in use: the tables
+	// in there have no pointers, so to collect it costs little. The owner's GOGC goes
+	// before.
+	garbage = 50
 	// heapStep is after how many bans the limit is set again, which stops the world.
 	heapStep = 1 << 14
 )
@@ -26,6 +30,9 @@ const (
 // of the heap: settle is for when it is over.
 func hurry() (settle func()) {
 	percent := debug.SetGCPercent(-1)
+	if os.Getenv("GOGC") == "" {
+		percent = garbage
+	}
 	return func() {
 		debug.SetGCPercent(percent)
 		debug.FreeOSMemory() // starting took more, and none of it is needed any more
@@ -34,7 +41,7 @@ func hurry() (settle func()) {
 }
 
 // heapRoom has the limit follow the number of bans. The owner's GOMEMLIMIT goes before.
-type heapRoom struct{ steps atomic.Int64 }
+type heapRoom struct{ steps, held atomic.Int64 }
 
 // begin sets the limit of a book without bans.
 func (h *heapRoom) begin() {
@@ -49,8 +56,20 @@ func (h *heapRoom) begin() {
 // from any goroutine.
 func (h *heapRoom) follow(bans int) {
 	steps := int64(max(0, bans-heapBans)+heapStep-1) / heapStep
-	if old := h.steps.Load(); old < 0 || old == steps || !h.steps.CompareAndSwap(old, steps) {
+	if old := h.steps.Load(); old < 0 || old == steps || steps < old && h.held.Load() > 0 || !h.steps.CompareAndSwap(old, steps) {
 		return
 	}
 	debug.SetMemoryLimit(heapLimit + steps*heapStep*heapBan)
+}
+
+// hold makes room for work on so many bans, until release is called with the number there
+// are then: who lifts many has them all in lists, and without it the collector would run
+// all the time.
+func (h *heapRoom) hold(bans int) (release func(bans int)) {
+	h.held.Add(1)
+	h.follow(heapBans + 2*bans)
+	return func(bans int) {
+		h.held.Add(-1)
+		h.follow(bans)
+	}
 }

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"portsentry/internal/bpf"
 	"portsentry/internal/config"
 	"portsentry/internal/judge"
 	"portsentry/internal/respond"
@@ -31,14 +30,15 @@ func (d *daemon) recollect(ctx context.Context, c *config.Config, kept, rows []r
 		}
 		at, held := standing[k.Prefix]
 		if !held {
-			if !k.Until.IsZero() && trust.Within(k.Prefix) == judge.NotSpared {
+			// Inside a network that a person has banned somebody may be spared.
+			if !k.Until.IsZero() && (k.By != "" && !k.Prefix.IsSingleIP() || trust.Within(k.Prefix) == judge.NotSpared) {
 				lost = append(lost, kept[i])
 			}
 			continue
 		}
 		known[k.Prefix] = struct{}{}
 		d.recollectOne(&rows[at], &kept[i])
-		if rows[at].Ban.Strength < min(k.Strength, judge.Soft) { // relaxed a moment before the crash; a route says soft of all that is harder
+		if rows[at].Ban.Strength < k.Strength { // relaxed a moment before the crash
 			d.journal.Began(rows[at].Ban, rows[at].Host)
 		}
 	}
@@ -51,7 +51,7 @@ func (d *daemon) recollect(ctx context.Context, c *config.Config, kept, rows []r
 			d.journal.Began(rows[i].Ban, host)
 		}
 	}
-	back := d.enforceAgain(ctx, c, lost)
+	back := d.enforceAgain(ctx, c, trust, lost)
 	for i := range back {
 		standing[back[i].Ban.Prefix] = len(rows) + i
 	}
@@ -78,32 +78,43 @@ func inTime(b *respond.Ban, now time.Time) (begins bool) {
 }
 
 // recollectOne fills in what the kernel does not keep. It alone knows how hard the ban
-// is by now, and when it ends.
+// is by now, and when it ends, as far as methods that hold it say so.
 func (d *daemon) recollectOne(row, kept *respond.InForce) {
 	b, k := &row.Ban, &kept.Ban
 	b.Since, b.Times, b.Evidence, b.Reason, b.By = k.Since, k.Times, k.Evidence, k.Reason, k.By
 	b.Port, b.Proto, b.Kind = k.Port, k.Proto, k.Kind
 	row.Host = kept.Host
-	ends := func(name string) bool {
-		return slices.ContainsFunc(d.outliving(), func(m existing) bool { return m.Name() == name && m.Ends() })
+	ends, tells := false, false
+	for _, m := range d.outliving() {
+		if slices.Contains(row.Methods, m.Name()) {
+			_, stops := m.(respond.Stopper) // the same, whatever the ban says
+			ends, tells = ends || m.Ends(), tells || !stops
+		}
 	}
-	if !slices.ContainsFunc(row.Methods, ends) && !k.Until.IsZero() {
+	if !ends && !k.Until.IsZero() {
 		b.Until = k.Until
+	}
+	if !tells {
+		b.Strength = max(b.Strength, k.Strength)
 	}
 }
 
 // enforceAgain puts bans into force once more, for the rest of their time, and gives those
-// that a method holds.
-func (d *daemon) enforceAgain(ctx context.Context, c *config.Config, lost []respond.InForce) []respond.InForce {
+// that a method holds. The watchdog gives them to the other methods.
+func (d *daemon) enforceAgain(ctx context.Context, c *config.Config, trust *judge.Trust, lost []respond.InForce) []respond.InForce {
 	if len(lost) == 0 {
 		return nil
 	}
+	var errs []error
 	for _, m := range d.methods(c) {
 		if m.Enforces() {
-			d.hold(ctx, m, lost, func(*respond.InForce) bool { return true })
+			errs = append(errs, d.hold(ctx, m, trust, lost))
 		}
 	}
 	back := slices.DeleteFunc(lost, func(row respond.InForce) bool { return len(row.Methods) == 0 })
+	if err := errors.Join(errs...); err != nil && len(back) < len(lost) {
+		d.problems.set("restore", fmt.Sprintf("%d bans of an earlier run are not in force any more: %v", len(lost)-len(back), err))
+	}
 	if len(back) > 0 {
 		d.log.Notice(fmt.Sprintf("adminalert: %d bans that the kernel had forgotten are in force again, for the rest of their time", len(back)))
 	}
@@ -114,10 +125,10 @@ func (d *daemon) enforceAgain(ctx context.Context, c *config.Config, lost []resp
 // all or none.
 const holdAtOnce = 4096
 
-// hold has m hold those of rows that wanted says, as far as it takes them and has room.
-func (d *daemon) hold(ctx context.Context, m respond.Method, rows []respond.InForce, wanted func(*respond.InForce) bool) {
+// hold has m hold rows, as far as it takes them and has room.
+func (d *daemon) hold(ctx context.Context, m respond.Method, trust *judge.Trust, rows []respond.InForce) (failed error) {
 	bans, at := make([]respond.Ban, 0, holdAtOnce), make([]int, 0, holdAtOnce)
-	left, failed := 0, error(nil)
+	left := 0
 	put := func() {
 		if failed == nil {
 			failed = m.BanAll(ctx, bans)
@@ -131,36 +142,22 @@ func (d *daemon) hold(ctx context.Context, m respond.Method, rows []respond.InFo
 		}
 		bans, at = bans[:0], at[:0]
 	}
+	s, ok := m.(respond.Sparer)
+	spares := ok && s.Spares()
 	for i := range rows {
-		if b := &rows[i].Ban; wanted(&rows[i]) && m.Takes(b) {
-			if bans, at = append(bans, *b), append(at, i); len(bans) == holdAtOnce {
-				put()
-			}
+		b := &rows[i].Ban
+		if !m.Takes(b) || !spares && !b.Prefix.IsSingleIP() && trust.Within(b.Prefix) != judge.NotSpared {
+			continue
+		}
+		if bans, at = append(bans, *b), append(at, i); len(bans) == holdAtOnce {
+			put()
 		}
 	}
 	if len(bans) > 0 {
 		put()
 	}
-	said := fmt.Sprintf("%d bans of an earlier run are not enforced by %s: %v", left, m.Name(), failed)
-	switch others := len(d.methods(d.conf.Load())) > 1; {
-	case failed == nil:
-	case others && errors.Is(failed, bpf.ErrBansFull): // they are the others'
-		d.log.Notice("adminalert: " + said)
-	default:
-		d.problems.set("restore", said)
+	if failed != nil {
+		d.log.Notice(fmt.Sprintf("adminalert: %d bans of an earlier run are not enforced by %s yet: %v", left, m.Name(), failed))
 	}
-}
-
-// share has those of the methods that answer by themselves hold each ban that the
-// kernel kept, as they hold those of this run: they drop what comes by different
-// ways.
-func (d *daemon) share(ctx context.Context, c *config.Config, rows []respond.InForce) {
-	for _, m := range d.methods(c) {
-		if !slices.ContainsFunc(d.outliving(), func(o existing) bool { return o.Name() == m.Name() }) || !m.Ends() {
-			continue
-		}
-		d.hold(ctx, m, rows, func(row *respond.InForce) bool {
-			return len(row.Methods) > 0 && !slices.Contains(row.Methods, m.Name()) && !row.Ban.Until.IsZero()
-		})
-	}
+	return failed
 }

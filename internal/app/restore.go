@@ -55,7 +55,7 @@ func (d *daemon) restore(c *config.Config, listed []textfile.BlockedEntry) {
 			rows = append(rows, respond.InForce{Ban: b, Methods: []string{m.Name()}})
 		}
 	}
-	kept, native := d.openJournal(), len(rows)
+	kept := d.openJournal()
 	d.resumeByHand(ctx, c, kept)
 	rows = d.recollect(ctx, c, kept, rows, standing)
 	plan, covered := d.responder.Plan(), covering(standing)
@@ -80,7 +80,6 @@ func (d *daemon) restore(c *config.Config, listed []textfile.BlockedEntry) {
 	for i := range rows {
 		inTime(&rows[i].Ban, d.started)
 	}
-	d.share(ctx, c, rows[:native])
 	d.responder.SetMethods(holders)
 	d.responder.Restore(rows)
 	d.responder.SetMethods(d.methods(c))

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
 	"portsentry/internal/config"
+	"portsentry/internal/judge"
 	"portsentry/internal/respond"
 	"portsentry/internal/respond/nft"
 )
@@ -30,6 +32,9 @@ type watchdog struct {
 	last   atomic.Pointer[lastLook] // nil: nobody has looked yet
 	remade atomic.Uint64            // bans put back
 	failed atomic.Uint64            // that could not be, each time
+
+	rest    time.Duration // between two tries to open the firewall table; lookRound's, as is
+	refused time.Time     // when the last of them failed
 }
 
 type lastLook struct {
@@ -85,6 +90,7 @@ func (d *daemon) touched() <-chan struct{} {
 // changed the firewall's rules.
 func (d *daemon) lookRound(ctx context.Context, told bool) (ok bool) {
 	d.lookAtProgram()
+	d.lookForTable(ctx)
 	c, err := d.responder.Check(ctx, func(method string) int {
 		switch {
 		case method != string(config.MethodNftables):
@@ -120,7 +126,38 @@ func (d *daemon) lookRound(ctx context.Context, told bool) (ok bool) {
 		d.log.Notice(fmt.Sprintf("adminalert: somebody took %d %s out of the kernel; %s put back (to lift a ban: portsentry unban)",
 			c.Remade, plural(c.Remade, "ban", "bans"), plural(c.Remade, "it was", "they were")))
 	}
+	d.shareBans(ctx)
 	return err == nil
+}
+
+// shareBans gives bans to the methods that have not got them yet.
+func (d *daemon) shareBans(ctx context.Context) {
+	trust := d.facts.latest.Load()
+	given := d.responder.Share(ctx, func(p netip.Prefix) bool { return trust.Within(p) != judge.NotSpared })
+	for name, n := range given {
+		d.log.Notice(fmt.Sprintf("adminalert: %d %s that %s did not hold %s in force there, too", n, plural(n, "ban", "bans"), name, plural(n, "is", "are")))
+	}
+}
+
+// lookForTable tries to open the firewall table where the kernel refused it.
+func (d *daemon) lookForTable(ctx context.Context) {
+	w := &d.watchdog
+	if d.table.Load() != nil || !d.wants(d.conf.Load(), config.MethodNftables) || time.Since(w.refused) < w.rest {
+		return
+	}
+	err := d.inHouse(ctx, func(ctx context.Context) error {
+		c := d.conf.Load()
+		if err := d.setTable(ctx, c); err != nil || d.table.Load() == nil {
+			return err
+		}
+		return d.apply(ctx, c) // all that goes by whether there is one
+	})
+	if d.table.Load() == nil || err != nil {
+		w.refused, w.rest = time.Now(), min(max(2*w.rest, lookAround), time.Minute)
+		return
+	}
+	w.rest = 0
+	d.log.Notice("adminalert: the firewall table can be had by now: nftables bans, too")
 }
 
 // lookAtProgram runs the XDP program again where somebody took it off, and pins again

@@ -2,6 +2,7 @@ package respond
 
 import (
 	"encoding/binary"
+	"hash/maphash"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -26,11 +27,11 @@ const turn = 1024
 
 // book holds bans by prefix. It does no I/O and no locking.
 type book struct {
-	entries  map[netip.Prefix]*entry
+	entries  table
 	widths   widths                 // of the prefixes that are no single address
 	inside   map[uint64]int32       // how many IPv6 addresses, by the first half of theirs: their /64
 	proved   map[netip.Prefix]int32 // how many /64s are banned on proof, by /56, and /56s by /48
-	size     atomic.Int32           // len(entries)
+	size     atomic.Int32           // entries.number
 	unproved int                    // of them
 	due      dueHeap
 	past     memory
@@ -38,7 +39,8 @@ type book struct {
 	none         *more    // in common
 	nobody       *holders // likewise
 	combinations []*holders
-	asked        Ban // see enforced
+	lacking      map[*method]map[*entry]struct{} // what a method may take and does not hold: see Share
+	asked        Ban                             // see enforced
 
 	tokens float64
 	filled time.Time
@@ -46,8 +48,9 @@ type book struct {
 
 func newBook() *book {
 	return &book{
-		entries: make(map[netip.Prefix]*entry), inside: make(map[uint64]int32), proved: make(map[netip.Prefix]int32),
-		past: newMemory(), none: &more{common: true}, nobody: &holders{}, tokens: banBurst,
+		entries: table{seed: maphash.MakeSeed()}, inside: make(map[uint64]int32), proved: make(map[netip.Prefix]int32),
+		past: newMemory(), none: &more{common: true}, nobody: new(holders), tokens: banBurst,
+		lacking: make(map[*method]map[*entry]struct{}),
 	}
 }
 
@@ -61,8 +64,9 @@ func (b *book) enter(ban *Ban, host netip.Addr, unproved bool) *entry {
 }
 
 func (b *book) add(e *entry) {
-	b.entries[e.prefix] = e
-	b.size.Store(int32(len(b.entries)))
+	b.entries.put(e)
+	b.size.Store(int32(b.entries.number))
+	e.holders.entries++
 	if !e.prefix.IsSingleIP() {
 		b.widths.add(e.prefix)
 	}
@@ -86,8 +90,12 @@ func (b *book) replace(e *entry, ban *Ban) {
 
 // remove takes e out. How often it was banned is remembered where it ended by itself.
 func (b *book) remove(e *entry, now time.Time, expired bool) {
-	delete(b.entries, e.prefix)
-	b.size.Store(int32(len(b.entries)))
+	b.entries.remove(e)
+	for _, lacks := range b.lacking {
+		delete(lacks, e)
+	}
+	b.size.Store(int32(b.entries.number))
+	e.holders.entries--
 	if !e.prefix.IsSingleIP() {
 		b.widths.remove(e.prefix)
 	}
@@ -134,12 +142,12 @@ func forgeable(b *Ban) bool { return b.Evidence < judge.E2 && b.By == "" }
 // verdict on a may be about.
 func (b *book) find(a netip.Addr) *entry {
 	a = a.WithZone("")
-	if e := b.entries[netip.PrefixFrom(a, a.BitLen())]; e != nil {
+	if e := b.entries.of(netip.PrefixFrom(a, a.BitLen())); e != nil {
 		return e
 	}
 	if a.Is6() {
 		if net, err := a.Prefix(64); err == nil {
-			return b.entries[net]
+			return b.entries.of(net)
 		}
 	}
 	return nil
@@ -149,12 +157,12 @@ func (b *book) find(a netip.Addr) *entry {
 // seen enough.
 func (b *book) around(a netip.Addr, each func(*entry) (enough bool)) {
 	a = a.WithZone("")
-	if e := b.entries[netip.PrefixFrom(a, a.BitLen())]; e != nil && each(e) {
+	if e := b.entries.of(netip.PrefixFrom(a, a.BitLen())); e != nil && each(e) {
 		return
 	}
 	for _, bits := range b.widths.of(a).lengths {
 		if net, err := a.Prefix(int(bits)); err == nil {
-			if e := b.entries[net]; e != nil && each(e) {
+			if e := b.entries.of(net); e != nil && each(e) {
 				return
 			}
 		}

@@ -25,6 +25,10 @@ const soon = time.Second
 // lookedFor bounds how many bans are looked for while nobody else gets a turn.
 const lookedFor = 128
 
+// passedBy bounds how much of the book is gone through for those of a method, where not
+// all are asked for: as many as anybody can bring about.
+const passedBy = MaxUnproved
+
 // Check asks each Checker whether it still holds its bans, and has it make those again
 // that somebody has taken out. Most says for how many of the bans of the method of a
 // name, which are any of them. What becomes of those that are not looked at is not
@@ -40,24 +44,23 @@ func (r *Responder) Check(ctx context.Context, most func(name string) int) (Chec
 	var c Checked
 	var errs []error
 	held := make([]int, len(checkers))
-	now := time.Now()
-	r.each(func(e *entry) {
+	for _, h := range r.book.combinations {
 		counted := false
 		for i, m := range checkers {
-			if e.staging == nil && e.native(now) && slices.Contains(e.holders.methods, m) {
-				held[i]++
+			if slices.Contains(h.methods, m) {
+				held[i] += h.entries
 				counted = true
 			}
 		}
 		if counted {
-			c.Bans++
+			c.Bans += h.entries
 		}
-	})
+	}
 	for i, m := range checkers {
 		if held[i] == 0 {
 			continue
 		}
-		lacking, err := r.check(ctx, m, most(m.Name()), &c)
+		lacking, err := r.check(ctx, m, most(m.Name()), held[i], &c)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", m.Name(), err))
 			if lacking < 0 {
@@ -69,9 +72,9 @@ func (r *Responder) Check(ctx context.Context, most func(name string) int) (Chec
 	return c, errors.Join(errs...)
 }
 
-// check does so with one method. lacking is how many bans it does not keep to: -1
-// where that is not known.
-func (r *Responder) check(ctx context.Context, m *method, most int, c *Checked) (lacking int, err error) {
+// check does so with one method, which holds so many. lacking is how many bans it does not
+// keep to: -1 where that is not known.
+func (r *Responder) check(ctx context.Context, m *method, most, held int, c *Checked) (lacking int, err error) {
 	var bans []Ban
 	ask := func() {
 		if err != nil || len(bans) == 0 {
@@ -99,10 +102,15 @@ func (r *Responder) check(ctx context.Context, m *method, most int, c *Checked) 
 		c.Remade += len(again)
 	}
 	now := time.Now()
-	looked := 0
-	for _, e := range r.book.entries { // in an order that is another each time
-		if looked == most || err != nil {
+	looked, passed := 0, 0
+	for e := range r.book.entries.all { // in an order that is another each time
+		if looked == min(most, held) || err != nil || most < held && passed == passedBy {
 			break
+		}
+		if passed++; passed%turn == 0 {
+			ask()
+			r.yield()
+			now = time.Now()
 		}
 		if e.staging != nil || !e.native(now.Add(soon)) || !slices.Contains(e.holders.methods, m) {
 			continue

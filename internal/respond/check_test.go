@@ -58,6 +58,7 @@ func TestCheck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &holder{held: make(map[netip.Prefix]Ban)}
 		r := New([]Method{h}, nil, Plan{}, new(quietLedger))
+		running(t, r)
 		var prefixes []netip.Prefix
 		for i := range 300 {
 			p := netip.PrefixFrom(netip.AddrFrom4([4]byte{203, 0, byte(i / 256), byte(i)}), 32)
@@ -114,6 +115,7 @@ func TestCheck(t *testing.T) {
 		h.rob(prefixes...)
 		ok(Checked{Bans: 300})
 		time.Sleep(soon)
+		synctest.Wait()
 		ok(Checked{})
 	})
 }

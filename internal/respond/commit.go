@@ -25,7 +25,7 @@ type staged struct {
 func (r *Responder) stage(v *judge.Verdict, now time.Time, idle bool, o *Outcome) *entry {
 	ban := r.ban(v, now)
 	ban.Until = now.Add(v.Length)
-	old := r.book.entries[v.Prefix]
+	old := r.book.entries.of(v.Prefix)
 	if old != nil && old.native(now) { // stronger or wider
 		ban.Strength = max(ban.Strength, old.strength)
 		if ban.Scope != old.scope { // one protocol, then the other
@@ -65,7 +65,7 @@ func (r *Responder) stage(v *judge.Verdict, now time.Time, idle bool, o *Outcome
 // are to say what became of it.
 func (r *Responder) put(ban *Ban, host netip.Addr, methods []*method, actions []Action) *entry {
 	// The runner may hold a callback for an old entry: it stays the same one.
-	e := r.book.entries[ban.Prefix]
+	e := r.book.entries.of(ban.Prefix)
 	if e == nil {
 		e = r.book.enter(ban, host, forgeable(ban))
 	}
@@ -111,7 +111,7 @@ func (r *Responder) commit(ctx context.Context) {
 		r.committed(&r.staged[i], now)
 	}
 	for _, s := range r.staged { // whoever took the ban is in force by now
-		if r.book.entries[s.ban.Prefix] == s.e {
+		if r.book.entries.of(s.ban.Prefix) == s.e {
 			r.leave(ctx, s.e, now)
 			r.schedule(s.e, now)
 		}
@@ -167,7 +167,8 @@ func (r *Responder) committed(s *staged, now time.Time) {
 				took = append(slices.Clip(took), m)
 			}
 		}
-		e.holders, e.staging.held = r.book.holding(took), s.ban
+		r.book.hold(e, took)
+		e.staging.held = s.ban
 		if len(e.leaving) > 0 {
 			e.leaving = slices.DeleteFunc(e.leaving, func(m *method) bool { return slices.Contains(took, m) })
 		}
@@ -185,6 +186,7 @@ func (r *Responder) committed(s *staged, now time.Time) {
 		r.stats.Bans++
 		r.began(e)
 	}
+	r.missed(e)
 }
 
 // outlasts reports whether a ends after b.

@@ -92,7 +92,7 @@ func (r *Responder) end(ctx context.Context, e *entry, now time.Time) {
 				e.own().leaving = append(e.leaving, m)
 			}
 		}
-		e.holders = r.book.nobody
+		r.book.hold(e, nil)
 		if !r.plan.CommandUndo && len(e.done) > 0 {
 			e.done = slices.DeleteFunc(e.done, func(s Step) bool { return s == StepCommand })
 		}

@@ -21,12 +21,14 @@ type entry struct {
 	holders  *holders // those that hold the native ban, until its end
 	staging  *staging // between Answer and Commit, else nil
 	*more             // see own
+	next     *entry   // in the table
 	index    int32    // in the heap; -1: not there
 	times    int32
 	scope    judge.Scope
 	strength judge.Strength
 	evidence judge.Evidence
 
+	booked   bool // in the table
 	unproved bool // counted among those that anybody can have made
 	listed   bool // the ledger has been told that it began
 	inFlight bool // an Order for this prefix is with the runner
@@ -45,6 +47,7 @@ type words struct {
 type holders struct {
 	methods []*method
 	names   []string
+	entries int // of the book, that these hold
 }
 
 // staging is what is kept while the ban of an entry is what is to come.
@@ -156,8 +159,18 @@ func (b *book) blocks(e *entry, now time.Time) bool {
 	return e.native(now) && b.enforced(e) || e.stands() || len(e.leaving) > 0
 }
 
+// hold makes methods those that hold the native ban of e.
+func (b *book) hold(e *entry, methods []*method) {
+	e.holders.entries--
+	e.holders = b.holding(methods)
+	e.holders.entries++
+}
+
 // holding gives the one combination of these methods.
 func (b *book) holding(methods []*method) *holders {
+	if len(methods) == 0 {
+		return b.nobody
+	}
 	for _, h := range b.combinations {
 		if slices.Equal(h.methods, methods) {
 			return h

@@ -23,7 +23,7 @@ func (r *Responder) Neighbours(a netip.Addr) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	n := int(r.book.inside[half(a)])
-	if r.book.entries[netip.PrefixFrom(a, a.BitLen())] != nil {
+	if r.book.entries.of(netip.PrefixFrom(a, a.BitLen())) != nil {
 		n--
 	}
 	return n
@@ -40,7 +40,7 @@ func (r *Responder) Proved(a netip.Addr, bits int) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	n := int(r.book.proved[net])
-	if e := r.book.entries[own]; e != nil && e.evidence >= judge.E2 {
+	if e := r.book.entries.of(own); e != nil && e.evidence >= judge.E2 {
 		n--
 	}
 	return n

@@ -42,12 +42,15 @@ func (r *Responder) LiftOnly(ctx context.Context, p netip.Prefix, end End) (row 
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.commit(ctx)
-	e := r.book.entries[p.Masked()]
+	e := r.book.entries.of(p.Masked())
 	if e == nil {
 		return InForce{}, false, nil
 	}
-	row, err = r.liftOne(ctx, e, end, r.counters())
-	return row, err == nil, err
+	rows, err := r.liftSome(ctx, []*entry{e}, end, r.counters())
+	if err != nil {
+		return InForce{}, false, err
+	}
+	return rows[0], true, nil
 }
 
 // Spare lifts every ban, as Lift does, of a prefix that is to be spared by now, and
@@ -68,7 +71,7 @@ func (r *Responder) Spare(ctx context.Context, spared func(netip.Prefix) bool) (
 		}
 	})
 	for _, e := range networks {
-		if r.book.entries[e.prefix] == e { // it may have ended meanwhile
+		if r.book.entries.of(e.prefix) == e { // it may have ended meanwhile
 			r.thin(ctx, e)
 		}
 	}
@@ -88,54 +91,62 @@ func (r *Responder) thin(ctx context.Context, e *entry) {
 	if len(keep) == len(e.holders.methods) {
 		return
 	}
-	e.holders = r.book.holding(keep)
+	r.book.hold(e, keep)
 	now := time.Now()
 	r.leave(ctx, e, now)
+	r.missed(e) // for the time when nobody is to be spared any more
 	r.settle(e, now)
 	r.nudge()
 }
 
 // liftedAtOnce is how many bans are lifted before others get a turn.
-const liftedAtOnce = 64
+const liftedAtOnce = 512
 
 // lift takes entries out of force. After an error it goes on with the others where
 // it is told to. Calls hold r.mu; others get a turn meanwhile.
 func (r *Responder) lift(ctx context.Context, all []*entry, end End, goOn bool) ([]InForce, error) {
-	var out []InForce
+	out := make([]InForce, 0, len(all)) // 350 bytes each
 	var errs []error
 	counters := r.counters()
-	for i, e := range all {
-		if i%liftedAtOnce == liftedAtOnce-1 {
-			r.yield()
-			r.commit(ctx)
+	for some := range slices.Chunk(all, liftedAtOnce) {
+		some = slices.DeleteFunc(some, func(e *entry) bool { return r.book.entries.of(e.prefix) != e }) // it has ended meanwhile
+		rows, err := r.liftSome(ctx, some, end, counters)
+		out, errs = append(out, rows...), append(errs, err)
+		if err != nil && !goOn {
+			break
 		}
-		if r.book.entries[e.prefix] != e { // it has ended meanwhile
-			continue
-		}
-		row, err := r.liftOne(ctx, e, end, counters)
-		switch {
-		case err == nil:
-			out = append(out, row)
-		case goOn:
-			errs = append(errs, err)
-		default:
-			return out, err
-		}
+		r.yield()
+		r.commit(ctx)
 	}
 	return out, errors.Join(errs...)
 }
 
-func (r *Responder) liftOne(ctx context.Context, e *entry, end End, counters map[string]Counter) (InForce, error) {
+// liftSome lifts entries of the book, and says what was in force of those that it has lifted.
+func (r *Responder) liftSome(ctx context.Context, some []*entry, end End, counters map[string]Counter) ([]InForce, error) {
 	now := time.Now()
-	row := r.row(e, now)
-	row.count(counters)
-	if err := r.letGo(ctx, e, &row.Ban); err != nil {
-		r.schedule(e, now) // what was to be tried again may have gone meanwhile
-		return row, err
+	rows := make([]InForce, len(some))
+	for i, e := range some {
+		rows[i] = r.row(e, now)
+		rows[i].count(counters)
 	}
+	errs := r.letGo(ctx, some)
+	lifted := rows[:0]
+	for i, e := range some {
+		if errs[i] == nil {
+			errs[i] = r.lifted(e, end, now)
+		}
+		if errs[i] == nil {
+			lifted = append(lifted, rows[i])
+		}
+	}
+	return lifted, errors.Join(errs...)
+}
+
+// lifted books that no method holds e any more.
+func (r *Responder) lifted(e *entry, end End, now time.Time) error {
 	steps := r.undo(e)
 	if len(steps) > 0 && !r.submitUndo(e, steps, end) {
-		return row, ErrBusy
+		return ErrBusy
 	}
 	if !e.common || e.inFlight { // steps that succeed from now on are undone
 		m := e.own()
@@ -146,26 +157,55 @@ func (r *Responder) liftOne(ctx context.Context, e *entry, end End, counters map
 	if len(steps) == 0 {
 		r.ended(e, end)
 	}
-	return row, nil
+	return nil
 }
 
-// letGo takes the ban out of all methods that hold it. Those that fail go on to.
-func (r *Responder) letGo(ctx context.Context, e *entry, b *Ban) error {
-	var errs []error
-	holds := func(m *method) bool {
-		err := m.Unban(ctx, *b)
-		errs = append(errs, err)
-		return err != nil
+// letGo takes the bans of some out of all methods that hold them. Those that fail go on
+// to; errs has a place for each of some.
+func (r *Responder) letGo(ctx context.Context, some []*entry) (errs []error) {
+	errs = make([]error, len(some))
+	var asked []*method
+	for _, e := range some {
+		asked = union(union(asked, e.holders.methods), e.leaving)
 	}
-	var keep []*method
-	for _, m := range e.holders.methods {
-		if holds(m) {
-			keep = append(keep, m)
+	failed := make(map[*entry][]*method)
+	for _, m := range asked {
+		var bans []Ban
+		var at []int
+		for i, e := range some {
+			if slices.Contains(e.holders.methods, m) || slices.Contains(e.leaving, m) {
+				bans, at = append(bans, e.ban()), append(at, i)
+			}
+		}
+		for i, err := range m.unbanAll(ctx, bans) {
+			if err != nil {
+				e := some[at[i]]
+				errs[at[i]], failed[e] = errors.Join(errs[at[i]], err), append(failed[e], m)
+			}
 		}
 	}
-	e.holders = r.book.holding(keep)
-	if len(e.leaving) > 0 {
-		e.leaving = slices.DeleteFunc(e.leaving, func(m *method) bool { return !holds(m) })
+	now := time.Now()
+	for _, e := range some {
+		out := func(m *method) bool { return !slices.Contains(failed[e], m) }
+		r.book.hold(e, slices.DeleteFunc(slices.Clone(e.holders.methods), out))
+		if len(e.leaving) > 0 {
+			e.leaving = slices.DeleteFunc(e.leaving, out)
+		}
+		if len(failed[e]) > 0 {
+			r.schedule(e, now) // what was to be tried again may have gone meanwhile
+		}
 	}
-	return errors.Join(errs...)
+	return errs
+}
+
+// unbanAll takes bans out of m. Nil: all are out; else what came of each.
+func (m *method) unbanAll(ctx context.Context, bans []Ban) []error {
+	if l, ok := m.Method.(Lifter); ok && len(bans) > 1 && l.UnbanAll(ctx, bans) == nil {
+		return nil
+	}
+	errs := make([]error, len(bans))
+	for i := range bans {
+		errs[i] = m.Unban(ctx, bans[i])
+	}
+	return errs
 }

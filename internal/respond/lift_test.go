@@ -1,6 +1,8 @@
 package respond
 
 import (
+	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"testing"
@@ -81,5 +83,54 @@ func TestRelist(t *testing.T) {
 	l.began = nil
 	if r.Relist(l.Began); !slices.Equal(l.began, []netip.Addr{net.Sighting.Src}) {
 		t.Errorf("listed: %v", l.began)
+	}
+}
+
+// lifter lifts many at once.
+type lifter struct {
+	*way
+	calls, most int
+	err         error
+}
+
+func (l *lifter) UnbanAll(ctx context.Context, bans []Ban) error {
+	if l.calls, l.most = l.calls+1, max(l.most, len(bans)); l.err != nil {
+		return l.err
+	}
+	for _, b := range bans {
+		if err := l.Unban(ctx, b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Many bans are lifted in few calls, others get a turn in between, and the ledger hears of
+// each. Where a method fails, what it holds stays in the book.
+func TestLiftMany(t *testing.T) {
+	const n = 10_000
+	bulk, single, l := &lifter{way: newWay("bulk", nil)}, newWay("single", nil), &ledger{}
+	r := New([]Method{bulk, single}, nil, Plan{}, l)
+	rows := crowd(n, false)
+	for i := range rows {
+		rows[i].Methods = []string{"bulk", "single"}
+		bulk.bans[rows[i].Ban.Prefix], single.bans[rows[i].Ban.Prefix] = rows[i].Ban, rows[i].Ban
+	}
+	r.Restore(rows)
+	bulk.err = errors.New("not together")
+	bulk.stuck = 1
+	lifted, err := r.Lift(t.Context(), netip.Prefix{}, End{})
+	if err == nil || len(lifted) != liftedAtOnce-1 || len(l.ended) != len(lifted) || r.Size() != n-len(lifted) || len(bulk.held()) != r.Size() {
+		t.Fatalf("one refused: %v; %d lifted, %d told, %d in the book, %d held", err, len(lifted), len(l.ended), r.Size(), len(bulk.held()))
+	}
+	if got := names(r); len(got) != 2*r.Size()-1 || len(single.held()) != r.Size()-1 {
+		t.Errorf("%d in the book are held %d times", r.Size(), len(got))
+	}
+	bulk.err, bulk.calls = nil, 0
+	if lifted, err = r.Lift(t.Context(), netip.Prefix{}, End{}); err != nil || len(lifted) != n-liftedAtOnce+1 || r.Size() != 0 {
+		t.Errorf("%v; %d lifted, %d left", err, len(lifted), r.Size())
+	}
+	if len(l.ended) != n || len(bulk.held())+len(single.held()) > 0 || bulk.calls > n/liftedAtOnce+1 || bulk.most > liftedAtOnce {
+		t.Errorf("%d told; %d and %d held; %d calls of %d at most", len(l.ended), len(bulk.held()), len(single.held()), bulk.calls, bulk.most)
 	}
 }

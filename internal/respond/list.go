@@ -67,7 +67,7 @@ func (r *Responder) row(e *entry, now time.Time) InForce {
 // out meanwhile may be missing, and is in order otherwise. Calls hold r.mu.
 func (r *Responder) each(f func(*entry)) {
 	n := 0
-	for _, e := range r.book.entries {
+	for e := range r.book.entries.all {
 		f(e)
 		if n++; n%turn == 0 {
 			r.yield()
@@ -112,7 +112,7 @@ func (r *Responder) rows() ([]InForce, map[string]Counter) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
-	stand := make([]*entry, 0, len(r.book.entries))
+	stand := make([]*entry, 0, r.book.entries.number)
 	r.each(func(e *entry) {
 		if e.native(now) || r.book.blocks(e, now) {
 			stand = append(stand, e)
@@ -123,7 +123,7 @@ func (r *Responder) rows() ([]InForce, map[string]Counter) {
 	out := make([]InForce, 0, len(stand)) // 350 bytes each
 	r.mu.Lock()
 	for i, e := range stand {
-		if r.book.entries[e.prefix] == e {
+		if r.book.entries.of(e.prefix) == e {
 			out = append(out, r.row(e, now))
 		}
 		if i%turn == turn-1 {

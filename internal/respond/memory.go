@@ -1,6 +1,7 @@
 package respond
 
 import (
+	"hash/maphash"
 	"net/netip"
 	"time"
 )
@@ -15,7 +16,7 @@ const defaultKeep = 90 * 24 * time.Hour
 // memory is how often prefixes have been banned before.
 type memory struct {
 	keep             time.Duration
-	proved, unproved map[netip.Prefix]past // a prefix is in one of them
+	proved, unproved pastTable // a prefix is in one of them
 }
 
 type past struct {
@@ -25,14 +26,15 @@ type past struct {
 }
 
 func newMemory() memory {
-	return memory{keep: defaultKeep, proved: make(map[netip.Prefix]past), unproved: make(map[netip.Prefix]past)}
+	seed := maphash.MakeSeed()
+	return memory{keep: defaultKeep, proved: pastTable{seed: seed}, unproved: pastTable{seed: seed}}
 }
 
 // of is what is remembered of p.
 func (m *memory) of(p netip.Prefix, now time.Time) past {
-	old, ok := m.proved[p]
+	old, ok := m.proved.get(p)
 	if !ok {
-		if old, ok = m.unproved[p]; !ok {
+		if old, ok = m.unproved.get(p); !ok {
 			return past{}
 		}
 	}
@@ -52,34 +54,16 @@ func (m *memory) add(p netip.Prefix, n int32, proved bool, ended, now time.Time)
 	old.times = max(old.times, n)
 	old.ended = max(old.ended, ended.Unix())
 	m.forget(p)
-	into := m.unproved
+	into := &m.unproved
 	if old.proved > 0 {
-		into = m.proved
+		into = &m.proved
 	}
-	if len(into) >= MaxPast {
-		evict(into)
-	}
-	into[p] = old
+	into.put(p, old)
 }
 
 func (m *memory) forget(p netip.Prefix) {
-	delete(m.proved, p)
-	delete(m.unproved, p)
-}
-
-// evict takes out the oldest of a few: iteration order is random.
-func evict(from map[netip.Prefix]past) {
-	var victim netip.Prefix
-	oldest, looked := int64(0), 0
-	for p, old := range from {
-		if looked == 0 || old.ended < oldest {
-			victim, oldest = p, old.ended
-		}
-		if looked++; looked == 8 {
-			break
-		}
-	}
-	delete(from, victim)
+	m.proved.remove(p)
+	m.unproved.remove(p)
 }
 
 // SetMemory says how long an earlier ban counts: DATABASE_KEEP.

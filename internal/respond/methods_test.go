@@ -456,6 +456,7 @@ func TestAllAtOnce(t *testing.T) {
 	each(300, func(i int) { r.SetSteps(nil, Plan{}) })
 	each(1000, func(i int) { r.Unban(ctx, addr(2*i), End{}) })
 	each(1000, func(i int) { r.Relax(ctx, []netip.Addr{addr(i * 3)}) })
+	each(200, func(i int) { r.Share(ctx, nobodySpared) })
 	each(1000, func(i int) { r.Dropped(addr(i), judge.Nothing, judge.E1, judge.TCPOnly, time.Now().UnixNano()) })
 	each(100, func(int) { r.List(); r.Count(); r.Stats(); r.Plan() })
 	wg.Wait()

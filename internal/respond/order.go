@@ -33,7 +33,7 @@ func (r *Responder) Order(ctx context.Context, b Ban, host netip.Addr) (InForce,
 	if len(methods) == 0 {
 		return InForce{}, fmt.Errorf("%v: %w", b.Prefix, ErrNoMethod)
 	}
-	if old := r.book.entries[b.Prefix]; old == nil {
+	if old := r.book.entries.of(b.Prefix); old == nil {
 		if err := r.room(&b, nil, now); err != nil {
 			return InForce{}, err
 		}
@@ -57,7 +57,7 @@ func (r *Responder) Of(p netip.Prefix) (InForce, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
-	e := r.book.entries[p.Masked()]
+	e := r.book.entries.of(p.Masked())
 	if e == nil || !e.native(now) && !r.book.blocks(e, now) {
 		return InForce{}, false
 	}

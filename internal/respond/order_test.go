@@ -160,12 +160,29 @@ func TestMemoryIsBounded(t *testing.T) {
 	m, now := newMemory(), time.Now()
 	known := pfx(scanner + "/32")
 	m.add(known, 3, true, now, now)
-	for i := range MaxPast + 1000 {
-		a := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
-		m.add(netip.PrefixFrom(a, 32), 1, false, now, now)
+	const forged = 4 * MaxPast
+	source := func(i int) netip.Prefix {
+		return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 32)
 	}
-	if len(m.unproved) != MaxPast || m.of(known, now).proved != 3 {
-		t.Errorf("%d remembered, and of the known one %+v", len(m.unproved), m.of(known, now))
+	for i := range forged {
+		at := now.Add(time.Duration(i) * time.Millisecond)
+		m.add(source(i), 1, false, at, at)
+	}
+	var remembered int
+	for i := range forged {
+		if m.of(source(i), now).times > 0 {
+			remembered++
+		} else if i > forged-1000 {
+			t.Errorf("%d of %d is forgotten", i, forged)
+		}
+	}
+	if remembered > MaxPast || remembered < MaxPast*9/10 || m.of(known, now) != (past{times: 3, proved: 3, ended: now.Unix()}) {
+		t.Errorf("%d remembered, and of the known one %+v", remembered, m.of(known, now))
+	}
+	m.forget(known)
+	same := netip.PrefixFrom(netip.AddrFrom16(known.Addr().As16()), 32) // IPv6, with the same bytes
+	if m.add(same, 1, true, now, now); m.of(known, now).times != 0 || m.of(same, now).times != 1 {
+		t.Error("one prefix was taken for another")
 	}
 }
 

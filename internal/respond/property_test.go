@@ -55,7 +55,7 @@ func (h *hand) forget(within netip.Prefix) {
 }
 
 func (h *hand) act(ctx context.Context) {
-	switch h.rand.IntN(12) {
+	switch h.rand.IntN(13) {
 	case 0, 1, 2, 3:
 		a := h.addr()
 		v := verdict(a.String(), judge.Strength(1+h.rand.IntN(3)), config.BlockBan)
@@ -124,6 +124,24 @@ func (h *hand) act(ctx context.Context) {
 		}
 		h.note("methods are %d", len(some))
 		h.r.SetMethods(some)
+	case 12:
+		h.note("shared: %v", h.r.Share(ctx, func(netip.Prefix) bool { return false }))
+		if !h.failing {
+			h.shared()
+		}
+	}
+}
+
+// shared looks for bans that a method takes and does not hold.
+func (h *hand) shared() {
+	h.r.mu.Lock()
+	defer h.r.mu.Unlock()
+	for e := range h.r.book.entries.all {
+		for _, m := range h.r.methods {
+			if h.r.lacks(m, e) && e.staging == nil && e.native(time.Now().Add(soon)) {
+				h.t.Errorf("%s lacks %+v", m.Name(), e.ban())
+			}
+		}
 	}
 }
 
@@ -166,7 +184,7 @@ func (h *hand) agree() {
 	size := h.r.Size()
 	h.r.mu.Lock()
 	defer h.r.mu.Unlock()
-	for _, e := range h.r.book.entries {
+	for e := range h.r.book.entries.all {
 		if e.prefix.Addr().Is6() && e.prefix.IsSingleIP() {
 			inside++
 		}
@@ -177,7 +195,23 @@ func (h *hand) agree() {
 	for _, n := range h.r.book.inside {
 		inside -= int(n)
 	}
-	if inside != 0 || unproved != h.r.book.unproved || size != len(h.r.book.entries) {
+	held := make(map[*holders]int)
+	for e := range h.r.book.entries.all {
+		held[e.holders]++
+	}
+	for _, c := range append(h.r.book.combinations, h.r.book.nobody) {
+		if held[c] != c.entries {
+			h.t.Errorf("%q hold %d, and the book says %d", c.names, held[c], c.entries)
+		}
+	}
+	for m, lacking := range h.r.book.lacking {
+		for e := range lacking {
+			if h.r.book.entries.of(e.prefix) != e {
+				h.t.Errorf("%s lacks %v, which is not in the book", m.Name(), e.prefix)
+			}
+		}
+	}
+	if inside != 0 || unproved != h.r.book.unproved || size != h.r.book.entries.number {
 		h.t.Errorf("the sums of the book are wrong: %d, %d and %d, %d", inside, unproved, h.r.book.unproved, size)
 	}
 }

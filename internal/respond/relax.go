@@ -49,7 +49,7 @@ func (r *Responder) relax(ctx context.Context, e *entry, now time.Time) error {
 		keep = append(keep, m)
 		failed = errors.Join(failed, m.BanAll(ctx, []Ban{relaxed}))
 	}
-	e.holders = r.book.holding(keep)
+	r.book.hold(e, keep)
 	if failed == nil && len(keep) > 0 {
 		if r.book.replace(e, &relaxed); e.listed {
 			r.began(e)

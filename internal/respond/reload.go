@@ -2,9 +2,9 @@ package respond
 
 import "slices"
 
-// SetMethods replaces what new bans are made with. Bans that stand stay with the
-// methods that hold them until they end or are replaced: a method that is not in
-// the list any more must go on taking Unban, unless another of its name has come
+// SetMethods replaces what new bans are made with, and what Share gives those that stand.
+// Bans stay with the methods that hold them until they end or are replaced: a method that
+// is not in the list any more must go on taking Unban, unless another of its name has come
 // in its place.
 func (r *Responder) SetMethods(methods []Method) {
 	r.mu.Lock()
@@ -17,6 +17,8 @@ func (r *Responder) SetMethods(methods []Method) {
 		r.known[m.Name()].Method = m
 		r.methods[i] = r.known[m.Name()]
 	}
+	clear(r.book.lacking)
+	r.unshared = true
 }
 
 // SetSteps replaces the runner and the plan for new answers. What steps under the

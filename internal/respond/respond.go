@@ -72,6 +72,12 @@ type Method interface {
 	Unban(ctx context.Context, b Ban) error
 }
 
+// Lifter is a Method that takes many bans out with less work than one by one. With an error
+// some may be out: each is asked for by Unban then.
+type Lifter interface {
+	UnbanAll(ctx context.Context, bans []Ban) error
+}
+
 // Stopper is a Method that stops something else than what b.Strength says. It
 // tells what, as in "nftables for 10m0s (new connections; unverified)".
 type Stopper interface{ Stops(b *Ban) string }
@@ -99,6 +105,9 @@ type Sparer interface{ Spares() bool }
 type method struct {
 	Method
 	again time.Time // after it refused a ban: not before
+
+	refused int       // how often in a row it took nothing of what it was to share
+	rests   time.Time // so it is not given anything to share before
 }
 
 // enforces reports whether the method keeps the owner of b out now.

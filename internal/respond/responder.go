@@ -80,6 +80,8 @@ type Responder struct {
 	book    *book
 	stats   Stats
 	staged  []staged
+
+	unshared bool // any entry may be one that a method lacks: see Share
 }
 
 // New builds a Responder. runner may be nil when plan has no steps.
@@ -197,7 +199,7 @@ func (r *Responder) steps(v *judge.Verdict) []Step {
 func (r *Responder) room(ban *Ban, old *entry, now time.Time) error {
 	unproved := forgeable(ban)
 	switch {
-	case old == nil && len(r.book.entries) >= MaxBans, old == nil && unproved && r.book.unproved >= MaxUnproved:
+	case old == nil && r.book.entries.number >= MaxBans, old == nil && unproved && r.book.unproved >= MaxUnproved:
 		r.stats.RefusedLimits++
 		return ErrFull
 	case unproved && !r.book.allow(now):

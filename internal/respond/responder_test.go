@@ -436,8 +436,8 @@ func TestLimits(t *testing.T) {
 			v.Length = time.Hour
 			answer(r, v, false, nil)
 		}
-		if len(r.book.entries) != MaxUnproved {
-			t.Errorf("%d entries, want the most there may be: %d", len(r.book.entries), MaxUnproved)
+		if r.book.entries.number != MaxUnproved {
+			t.Errorf("%d entries, want the most there may be: %d", r.book.entries.number, MaxUnproved)
 		}
 		proved := verdict(scanner, judge.Soft, config.BlockBan)
 		proved.Evidence = judge.E2

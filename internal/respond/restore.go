@@ -21,6 +21,7 @@ func (r *Responder) Restore(bans []InForce) {
 			r.yield()
 		}
 	}
+	r.unshared = true
 	r.nudge()
 }
 
@@ -33,11 +34,11 @@ func (r *Responder) restore(row *InForce, now time.Time) {
 			methods = append(methods, m)
 		}
 	}
-	e := r.book.entries[b.Prefix]
+	e := r.book.entries.of(b.Prefix)
 	switch {
 	case len(methods)+len(row.Steps) == 0:
 		return
-	case e == nil && len(r.book.entries) >= MaxBans:
+	case e == nil && r.book.entries.number >= MaxBans:
 		r.stats.RefusedLimits++
 		return
 	case e == nil:
@@ -50,7 +51,7 @@ func (r *Responder) restore(row *InForce, now time.Time) {
 		methods = union(e.holders.methods, methods)
 	}
 	r.book.again(e, e.until)
-	e.holders = r.book.holding(methods)
+	r.book.hold(e, methods)
 	if len(row.Steps) == 0 {
 		return
 	}
@@ -89,7 +90,7 @@ func (r *Responder) Remake(ctx context.Context, name string, begin func([]Ban) e
 		part := held[:min(len(held), remadeAtOnce)]
 		held = held[len(part):]
 		for _, e := range part {
-			if r.book.entries[e.prefix] == e && holds(e) { // it may have ended meanwhile
+			if r.book.entries.of(e.prefix) == e && holds(e) { // it may have ended meanwhile
 				bans = append(bans, e.ban())
 			}
 		}

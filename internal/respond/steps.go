@@ -79,7 +79,7 @@ func (r *Responder) finished(e *entry, before, actions []Action) Outcome {
 	o := Outcome{Blocked: r.book.blocks(e, now), Actions: slices.Concat(before, actions)}
 	native := e.native(now)
 	switch {
-	case r.book.entries[e.prefix] != e: // lifted by a person meanwhile
+	case r.book.entries.of(e.prefix) != e: // lifted by a person meanwhile
 		r.late(e, now)
 		return o
 	case native: // the steps last as long
@@ -109,7 +109,7 @@ func (r *Responder) late(e *entry, now time.Time) {
 	if !e.stands() {
 		return
 	}
-	if other := r.book.entries[e.prefix]; other != nil {
+	if other := r.book.entries.of(e.prefix); other != nil {
 		other.own().done = union(other.done, e.done)
 		return
 	}

@@ -74,11 +74,20 @@ func (t *Table) banSingle(ctx context.Context, bans []respond.Ban) error {
 // Unban lifts every ban of b.Prefix, confirmed or provisional. Bans that are
 // not there are no error.
 func (t *Table) Unban(ctx context.Context, b respond.Ban) error {
-	if isRange(b.Prefix) && !t.bansRange(b.Prefix) {
-		return nil
+	return t.UnbanAll(ctx, []respond.Ban{b})
+}
+
+// UnbanAll is Unban for many, as BanAll is Ban.
+func (t *Table) UnbanAll(ctx context.Context, bans []respond.Ban) error {
+	ended := make([]respond.Ban, 0, len(bans))
+	for _, b := range bans {
+		if isRange(b.Prefix) && !t.bansRange(b.Prefix) {
+			continue
+		}
+		b.Until = time.Unix(1, 0)
+		ended = append(ended, b)
 	}
-	b.Until = time.Unix(1, 0)
-	return t.Ban(ctx, b)
+	return t.BanAll(ctx, ended)
 }
 
 // Revoke takes back what the trap rules began against addr.
@@ -198,10 +207,8 @@ func (t *Table) apply(ctx context.Context, c *change) error {
 				return err
 			}
 		}
-		for _, p := range c.drop {
-			if err := t.takeOutProvisional(p); err != nil {
-				return err
-			}
+		if err := t.takeOutProvisional(c.drop); err != nil {
+			return err
 		}
 		for s, els := range c.in {
 			if err := t.conn.SetAddElements(s, els); err != nil {
@@ -221,18 +228,30 @@ func (t *Table) takeOut(s *nftables.Set, els []nftables.SetElement) error {
 	return errors.Join(t.conn.SetAddElements(s, els), t.conn.SetDeleteElements(s, els))
 }
 
-// takeOutProvisional is takeOut for a set that may be full, so that adding to
-// it may fail: without "destroy" the element is looked up.
-func (t *Table) takeOutProvisional(p place) error {
-	els := []nftables.SetElement{{Key: p.key}}
+// takeOutProvisional is takeOut for sets that may be full, so that adding to them may
+// fail: without "destroy" the elements are looked up.
+func (t *Table) takeOutProvisional(places []place) error {
+	out := make(map[*nftables.Set][]nftables.SetElement)
+	for _, p := range places {
+		if !t.destroys {
+			if _, there, err := t.get(p); err != nil {
+				return err
+			} else if !there {
+				continue
+			}
+		}
+		out[p.set] = append(out[p.set], nftables.SetElement{Key: p.key})
+	}
+	remove := t.conn.SetDeleteElements
 	if t.destroys {
-		return t.conn.SetDestroyElements(p.set, els)
+		remove = t.conn.SetDestroyElements
 	}
-	_, there, err := t.get(p)
-	if err != nil || !there {
-		return err
+	for s, els := range out {
+		if err := remove(s, els); err != nil {
+			return err
+		}
 	}
-	return t.conn.SetDeleteElements(p.set, els)
+	return nil
 }
 
 // probeDestroy finds out whether the kernel can destroy elements, which is to

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -42,9 +43,16 @@ func TestManyBans(t *testing.T) {
 		}
 		return nil
 	})
-	if got := l.existing(l.open(traps())); len(got) != n {
+	again := l.open(traps())
+	if got := l.existing(again); len(got) != n {
 		t.Errorf("%d listed, want %d", len(got), n)
 	}
+	begin := time.Now()
+	if err := again.UnbanAll(t.Context(), many(n)[1:]); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("lifted: %v", time.Since(begin))
+	sameBans(t, l.existing(again), many(1))
 }
 
 // The same addresses twice in one batch: the last word counts.
@@ -89,6 +97,26 @@ func BenchmarkHas(b *testing.B) {
 		if _, _, err := table.Has(context.Background(), scannerV6); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// What it takes to lift many bans, alone and together.
+func BenchmarkUnban(b *testing.B) {
+	for _, together := range []int{1, 512} {
+		b.Run(strconv.Itoa(together), func(b *testing.B) {
+			table := newLab(b).open(traps())
+			bans := many(b.N * together)
+			if err := table.BanAll(context.Background(), bans); err != nil {
+				b.Fatal(err)
+			}
+			b.ResetTimer()
+			for some := range slices.Chunk(bans, together) {
+				if err := table.UnbanAll(context.Background(), some); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(len(bans)), "us/ban")
+		})
 	}
 }
 

@@ -267,9 +267,25 @@ func Remove() (there bool, err error) {
 	return true, nil
 }
 
+// tableFlagOwner is NFT_TABLE_F_OWNER of linux/netfilter/nf_tables.h.
+const tableFlagOwner = 2
+
+// owned reports whether another program has our table for its own: nobody else may change
+// it then, until that program ends.
+func owned() bool {
+	conn, err := nftables.New()
+	if err != nil {
+		return false
+	}
+	t, err := conn.ListTableOfFamily(tableName, nftables.TableFamilyINet)
+	return err == nil && t.Flags&tableFlagOwner != 0
+}
+
 // hint adds what to do about an error of starting.
 func hint(err error) error {
 	switch {
+	case errors.Is(err, fs.ErrPermission) && owned():
+		return fmt.Errorf("nftables: %w (another program owns the table inet %s: nft list ruleset names it; the table can be had when it ends)", err, tableName)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("nftables: %w (run as root or with CAP_NET_ADMIN)", err)
 	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPROTONOSUPPORT),

@@ -129,12 +129,22 @@ func (m *Method) banAll(ctx context.Context, bans []respond.Ban) error {
 
 // Unban is for respond.Method. It lifts provisional bans, too.
 func (m *Method) Unban(ctx context.Context, b respond.Ban) error {
+	return m.UnbanAll(ctx, []respond.Ban{b})
+}
+
+// UnbanAll is for respond.Lifter.
+func (m *Method) UnbanAll(ctx context.Context, bans []respond.Ban) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	now := time.Now()
+	pardons := make([]bpf.Ban, len(bans))
+	for i := range bans {
+		pardons[i] = pardon(bans[i].Prefix, now)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.put([]bpf.Ban{pardon(b.Prefix, time.Now())})
+	return m.put(pardons)
 }
 
 // Revoke takes back what the program began against addr. A confirmed ban of addr

@@ -3,6 +3,7 @@ package state_test
 import (
 	"database/sql"
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -48,6 +49,66 @@ func TestReboot(t *testing.T) {
 	if b, banned := d.ban(scanner); banned {
 		t.Errorf("banned again: %+v", b)
 	}
+}
+
+// A network that a person has banned comes back, too, when somebody in it is spared by now:
+// with the methods that let him in.
+func TestRebootWithSpared(t *testing.T) {
+	s := newStage(t)
+	ignore := filepath.Join(t.TempDir(), "ignore")
+	check(t, os.WriteFile(ignore, nil, 0o600))
+	more := map[string]string{"IGNORE_FILE": ignore, "BLOCK_METHOD": "xdp,nftables,route"}
+	d := s.start(more)
+	for _, network := range []string{"198.51.100.0/24", "203.0.113.0/24"} {
+		if _, err := d.Command(t.Context(), "ban", network); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.Kill()
+	s.emptyKernel()
+	lab.Command(t, s.Host.NS, "ip", "route", "flush", "proto", "112")
+	check(t, os.WriteFile(ignore, []byte("198.51.100.7\n"), 0o600))
+	d = s.start(more)
+	for a, want := range map[string][]string{"198.51.100.9": {"xdp", "nftables"}, "203.0.113.9": {"xdp", "nftables", "route"}} {
+		if b, banned := d.ban(netip.MustParseAddr(a)); !banned || !slices.Equal(b.Methods, want) {
+			t.Errorf("%s: %v %+v", a, banned, b)
+		}
+	}
+	if routes := lab.Command(t, s.Host.NS, "ip", "route", "show", "proto", "112"); strings.Contains(routes, "198.51.100.") || !strings.Contains(routes, "203.0.113.0/24") {
+		t.Errorf("routes:\n%s", routes)
+	}
+}
+
+// A route does not keep how hard a ban is; the database does.
+func TestCrashWithRoute(t *testing.T) {
+	s := newStage(t)
+	more := map[string]string{"BLOCK_METHOD": "route"}
+	d := s.start(more)
+	banned := netip.MustParseAddr("198.51.100.7")
+	if _, err := d.Command(t.Context(), "ban", banned.String()); err != nil {
+		t.Fatal(err)
+	}
+	before := d.waitBan(banned)
+	d.Kill()
+	d = s.start(more)
+	if after := d.waitBan(banned); after.Strength != "full" || after.Strength != before.Strength || !slices.Equal(after.Methods, []string{"route"}) {
+		t.Errorf("before %+v\nafter %+v", before, after)
+	}
+}
+
+// What the kernel has kept for one method alone is the other's, too.
+func TestCrashShares(t *testing.T) {
+	s := newStage(t)
+	d := s.start(nil)
+	s.knock()
+	d.waitBan(scanner)
+	d.Kill()
+	check(t, os.RemoveAll(s.pins()))
+	d = s.start(nil)
+	lab.Wait(t, soon, "both methods", func() bool {
+		b, banned := d.ban(scanner)
+		return banned && slices.Equal(b.Methods, []string{"xdp", "nftables"})
+	})
 }
 
 // A crash: the kernel holds the ban, the database knows why.
