@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -234,6 +235,8 @@ func (d *daemon) keepHouse(ctx context.Context) error {
 			d.hungUp(ctx)
 		case do := <-d.errands:
 			do(ctx)
+		case <-d.decider.flood.over:
+			debug.FreeOSMemory() // what it took is not needed any more
 		case j := <-d.joins:
 			j.reply <- d.takeIn(ctx, &j)
 		case <-d.facts.watcher.Changed():

@@ -32,6 +32,7 @@ type decider struct {
 	ask       func() bool                       // has the names asked who may be meant by the ignore file; whether answers are awaited
 	settled   chan struct{}                     // says that those have been taken in
 	seen      sightings
+	flood     flood
 
 	held  []held // of this batch
 	fresh bool   // connections have been asked for in this batch
@@ -69,6 +70,8 @@ func (d *decider) run(ctx context.Context) error {
 	defer flush.Stop()
 	defer d.record.flush()
 	due, flushed := false, time.Time{}
+	d.flood.rest = time.NewTimer(time.Hour)
+	defer d.flood.rest.Stop()
 	d.overdue = time.NewTimer(time.Hour)
 	defer d.overdue.Stop()
 	for {
@@ -81,7 +84,7 @@ func (d *decider) run(ctx context.Context) error {
 		case <-d.queue.ready:
 			d.goOn(ctx)
 		case <-d.last:
-			for d.more(ctx) || len(d.hits) > 0 {
+			for d.more(ctx) >= batch || len(d.hits) > 0 {
 			}
 			d.decideWaiting(ctx)
 			return nil
@@ -100,6 +103,8 @@ func (d *decider) run(ctx context.Context) error {
 			}
 			d.record.flush()
 			flushed = time.Now()
+		case <-d.flood.rest.C:
+			d.flood.end()
 		case <-flush.C:
 			d.record.flush()
 			due, flushed = false, time.Now()
@@ -109,9 +114,11 @@ func (d *decider) run(ctx context.Context) error {
 
 // goOn judges what waits, and comes back for the rest: others have their turn between.
 func (d *decider) goOn(ctx context.Context) {
-	if d.more(ctx) {
+	n := d.more(ctx)
+	if n >= batch {
 		touch(d.queue.ready)
 	}
+	d.flood.came(n)
 }
 
 // set makes a change, between two decisions.
@@ -124,8 +131,8 @@ func (d *decider) set(change func()) {
 
 // more judges what else is waiting, up to about a batch, and puts the bans of all of
 // it into force. Reports of the kernel go first: somebody is banned while they wait. It
-// reports whether there may be more in the queue.
-func (d *decider) more(ctx context.Context) bool {
+// says how much it was; with less than a batch the queue was empty.
+func (d *decider) more(ctx context.Context) int {
 	n := d.reported(ctx)
 	for n < batch {
 		b := d.queue.take()
@@ -140,7 +147,7 @@ func (d *decider) more(ctx context.Context) bool {
 		d.queue.back(b)
 	}
 	d.commit(ctx)
-	return n >= batch
+	return n
 }
 
 // reported judges what the kernel has reported, up to a batch, and says how much.

@@ -121,6 +121,7 @@ func (d *daemon) openDecider(c *config.Config, trust *judge.Trust) {
 		answers:   blocks(c),
 		ask:       d.allowed.names.Ask,
 		settled:   make(chan struct{}, 1),
+		flood:     flood{over: make(chan struct{}, 1)},
 		freshen: func() {
 			said := ""
 			if err := d.peers.Fresh(); err != nil && !errors.Is(err, host.ErrStale) {
