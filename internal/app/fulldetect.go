@@ -16,8 +16,8 @@ import (
 )
 
 // fullDetect is what the engines of all workers have in common: what is known of
-// sources for days, and of many of them together. It is detect.Past and full.Crowd to
-// them; each call is short, and few packets lead to one.
+// sources for days, and of many of them together. It is full.Crowd to them; each call is
+// short.
 type fullDetect struct {
 	labels *tools.Set
 	secret uint64
@@ -50,7 +50,7 @@ func newFullDetect(path string) (f *fullDetect, err error) {
 
 // engine makes that of a worker.
 func (f *fullDetect) engine(own func(netip.Addr) bool) scanner {
-	p := &past{fullDetect: f}
+	p := memory.NewBatch(f.long, &f.mu)
 	return &engine{past: p, Engine: full.New(full.Options{
 		Sources: full.DefaultSources / workers(), Local: own, Labels: f.labels, Past: p, Crowd: f, Key: f.secret,
 	})}

@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portsentry/internal/config"
-	"portsentry/internal/detect"
 	"portsentry/internal/detect/full"
 	"portsentry/internal/detect/memory"
 )
@@ -42,7 +41,7 @@ func loadLong(path string) (*memory.Long, error) {
 	if path == "" {
 		return empty, nil
 	}
-	file, err := os.Open(path)
+	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe must not hold up the start
 	if errors.Is(err, fs.ErrNotExist) {
 		return empty, nil
 	}
@@ -50,6 +49,9 @@ func loadLong(path string) (*memory.Long, error) {
 		return empty, err
 	}
 	defer file.Close()
+	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
+		return empty, errors.Join(err, fmt.Errorf("%s is no regular file; move it aside", path))
+	}
 	long, err := memory.Load(file, memory.Options{})
 	if err != nil {
 		return empty, fmt.Errorf("%s: %w", path, err)
@@ -108,42 +110,14 @@ func exists(path string) bool {
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// past is the detect.Past of one worker.
-type past struct {
-	*fullDetect
-	going bool // who is handed over is looked at as before
-}
-
-// Recall is for detect.Past.
-func (p *past) Recall(a netip.Addr, now int64) (detect.Memory, bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.long.Recall(a, now)
-}
-
-// Keep is for detect.Past. Of those who were seen once, and will be handed over again,
-// none may push another out: to come back from there looks like having come twice.
-func (p *past) Keep(a netip.Addr, m detect.Memory) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.going && p.long.Displaces(m) {
-		return
-	}
-	p.long.Keep(a, m)
-}
-
 // engine is the engine of one worker, which goes on after Remember.
 type engine struct {
 	*full.Engine
-	past *past
+	past *memory.Batch
 }
 
 // Remember is for scanner.
-func (e *engine) Remember() {
-	e.past.going = true
-	e.Engine.Remember()
-	e.past.going = false
-}
+func (e *engine) Remember() { e.past.Still(e.Engine.Remember) }
 
 // pipelines are those of all workers.
 func (d *daemon) pipelines() (all []*pipeline) {

@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"portsentry/internal/config"
 	"portsentry/internal/decode"
 	"portsentry/internal/detect"
@@ -207,36 +209,27 @@ func TestForeignFileStays(t *testing.T) {
 	}
 }
 
-// Whoever was seen once, while there is no room for more of them, pushes nobody out by
-// being looked at still.
-func TestKeepingIsNoSecondVisit(t *testing.T) {
-	f, err := newFullDetect("")
-	if err != nil {
+// What is no file to be read from holds up no start: a pipe that nobody writes to.
+func TestKnownIsAFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sources")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := &past{fullDetect: f}
-	nth := func(i int) netip.Addr {
-		return netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
-	}
-	once := detect.Memory{First: 1_800_000_000e9, Last: 1_800_000_000e9, Score: 3}
-	i := 0
-	for ; !f.long.Crowded(); i++ {
-		p.Keep(nth(i), once)
-	}
-	before := f.long.Stats()
-	p.going = true
-	for n := range 1000 {
-		p.Keep(nth(i+n), once)
-	}
-	if after := f.long.Stats(); after != before {
-		t.Errorf("%+v, before %+v", after, before)
-	}
-	twice := once
-	twice.Last += int64(time.Hour)
-	p.Keep(nth(i), twice)
-	p.going = false
-	p.Keep(nth(i+1), once)
-	if after := f.long.Stats(); after.Kept+after.Refused != before.Kept+before.Refused+2 {
-		t.Errorf("%+v, before %+v", after, before)
+	done := make(chan error, 1)
+	go func() {
+		_, err := loadLong(path)
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if err == nil || !strings.Contains(err.Error(), path) {
+			t.Errorf("a pipe is read: %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it waits for somebody to write to a pipe")
+		if w, err := os.OpenFile(path, os.O_WRONLY|unix.O_NONBLOCK, 0); err == nil {
+			w.Close()
+		}
+		<-done
 	}
 }

@@ -54,7 +54,7 @@ func (w *Worker) take(e *bpf.Event) {
 func (w *Worker) deliverCounted(events capture.EventHandler) {
 	w.mu.Lock()
 	counted := w.counted
-	w.counted = nil
+	w.counted, w.spare = w.spare[:0], counted
 	w.mu.Unlock()
 	if len(counted) == 0 {
 		return

@@ -91,3 +91,18 @@ func TestCountedIsBounded(t *testing.T) {
 		}
 	}
 }
+
+// A flood that fills the ring does not fill the heap besides.
+func TestCountedAllocatesNothing(t *testing.T) {
+	w := newMemory(4096).worker()
+	flood := func() {
+		for range maxCounted {
+			w.take(&bpf.Event{Times: 1})
+		}
+		w.deliverCounted(func(*capture.Event) {})
+	}
+	flood()
+	if n := testing.AllocsPerRun(3, flood); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}

@@ -68,6 +68,7 @@ type Worker struct {
 
 	mu      sync.Mutex
 	counted []bpf.Event // of this worker's sources, at most maxCounted
+	spare   []bpf.Event // takes the place of counted while that is handed out
 }
 
 // newWorker takes over the ring when it succeeds. fd stays the caller's.

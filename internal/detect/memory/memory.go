@@ -125,7 +125,11 @@ func newKeyed(o Options, k key) *Long {
 // Recall is what is remembered of a, faded by the time now (unix nanoseconds). First and
 // Last are whole minutes.
 func (l *Long) Recall(a netip.Addr, now int64) (detect.Memory, bool) {
-	b, i := l.table.find(l.hash(a))
+	return l.recall(l.hash(a), now)
+}
+
+func (l *Long) recall(h uint64, now int64) (detect.Memory, bool) {
+	b, i := l.table.find(h)
 	if b == nil {
 		return detect.Memory{}, false
 	}
@@ -143,8 +147,9 @@ func (l *Long) Recall(a netip.Addr, now int64) (detect.Memory, bool) {
 
 // Keep remembers m, in place of what is known of a: m must have grown out of what
 // Recall said. A source without a score does not get in.
-func (l *Long) Keep(a netip.Addr, m detect.Memory) {
-	h, n := l.hash(a), noteOf(m)
+func (l *Long) Keep(a netip.Addr, m detect.Memory) { l.keep(l.hash(a), noteOf(m)) }
+
+func (l *Long) keep(h uint64, n note) {
 	t := &l.table
 	if b, i := t.find(h); b != nil {
 		t.set(b, i, h, n)
@@ -191,12 +196,6 @@ func (l *Long) probation(h uint64, n note) {
 // Crowded reports whether all the room on probation is taken: who gets in pushes
 // somebody out.
 func (l *Long) Crowded() bool { return l.table.once >= l.table.max*slots/4 }
-
-// Displaces reports whether to keep m would push another on probation out.
-func (l *Long) Displaces(m detect.Memory) bool {
-	n := noteOf(m)
-	return n.once() && l.Crowded()
-}
 
 // Stats is read by the goroutine that calls Keep.
 func (l *Long) Stats() Stats {
