@@ -29,6 +29,9 @@ func reckon(p *judge.Policy, b *respond.Ban) string {
 		}
 		said += fmt.Sprintf(" x BAN_TIME_FACTOR %d, %s", g.Factor, often(g.Earlier))
 		if length == g.Most {
+			if g.Most != p.BanVerified && unverified(b) {
+				most = "without proof"
+			}
 			said += fmt.Sprintf(", at most %s %s", most, config.ShowTime(g.Most))
 		}
 		return said + " = " + config.ShowTime(length)

@@ -43,15 +43,15 @@ No more than 10,000 answers a second leave, nor more than 100 to one network; AC
 	}, {
 		Key: "BAN_TIME", Group: group, Since: "3.0", Values: timeValues,
 		Brief: "how long a ban of a verified source lasts",
-		Text:  `A source that completed a handshake with one trap port opens no new connection for this long. One that did so with several trap ports is cut off entirely: no web page makes a browser do that. Each further ban of the same host is longer (BAN_TIME_FACTOR), up to BAN_TIME_MAX; those of an unverified source grow up to this length.`,
+		Text:  `A source that completed a handshake with one trap port opens no new connection for this long. One that did so with several trap ports is cut off entirely: no web page makes a browser do that. Each further ban of the same host is longer (BAN_TIME_FACTOR), up to BAN_TIME_MAX; those of an unverified source grow up to this length, or up to an hour.`,
 	}, {
 		Key: "BAN_TIME_UNVERIFIED", Group: group, Since: "3.0", Values: timeValues,
 		Brief: "how long a ban of an unverified source lasts",
-		Text:  `The source may be forged, and somebody else's. The length grows with each ban of the same host (BAN_TIME_FACTOR), up to BAN_TIME.`,
+		Text:  `The source may be forged, and somebody else's. The length grows with each ban of the same host (BAN_TIME_FACTOR), up to BAN_TIME, but not beyond an hour.`,
 	}, {
 		Key: "BAN_TIME_FACTOR", Group: group, Since: "3.0", Values: "a number from 1 to 100",
 		Brief: "how much longer each further ban of a host lasts",
-		Text:  `The second ban of a host lasts this many times as long as its first, the third this many times as long as that, up to BAN_TIME_MAX or, where the source is not verified, BAN_TIME. 1: all last the same. Who has not been banned for as long as the database is kept begins anew.`,
+		Text:  `The second ban of a host lasts this many times as long as its first, the third this many times as long as that, up to BAN_TIME_MAX or, where the source is not verified, BAN_TIME or an hour, whichever is less. 1: all last the same. Who has not been banned for as long as the database is kept begins anew.`,
 	}, {
 		Key: "BAN_TIME_MAX", Group: group, Since: "3.0", Values: timeValues,
 		Brief: "how long a ban lasts at most",

@@ -35,6 +35,8 @@ type Contact struct {
 	// Spoke: the source sent payload after the handshake; Ended: it closed or reset
 	// without having sent any.
 	Spoke, Ended bool
+	// HalfOpen: the source reset it when it was answered, before the handshake was done.
+	HalfOpen bool
 
 	Head Header
 }

@@ -13,13 +13,14 @@ type peerBook struct {
 	size    int
 	keep    time.Duration
 	seen    map[netip.Addr]time.Time
+	nets    map[netip.Prefix]int    // how many of seen are in a /64
 	waiting map[netip.Addr]struct{} // found in this round, no room yet
 	pending map[netip.Addr]bool     // changes not told yet: true added, false removed
 	dropped uint64
 }
 
 func newPeerBook(size int, keep time.Duration) peerBook {
-	return peerBook{size, keep, make(map[netip.Addr]time.Time), make(map[netip.Addr]struct{}), make(map[netip.Addr]bool), 0}
+	return peerBook{size, keep, make(map[netip.Addr]time.Time), make(map[netip.Prefix]int), make(map[netip.Addr]struct{}), make(map[netip.Addr]bool), 0}
 }
 
 // see notes a peer that is connected in the round that began at now.
@@ -29,8 +30,7 @@ func (b *peerBook) see(a netip.Addr, now time.Time) {
 	case known:
 		b.seen[a] = now
 	case len(b.seen) < b.size:
-		b.seen[a] = now
-		b.tell(a, true)
+		b.enter(a, now)
 	case len(b.waiting) < b.size:
 		b.waiting[a] = struct{}{}
 	default:
@@ -63,14 +63,33 @@ func (b *peerBook) endRound(now time.Time) {
 			b.dropped++
 			continue
 		}
-		b.seen[a] = now
-		b.tell(a, true)
+		b.enter(a, now)
 	}
 	clear(b.waiting)
 }
 
+func (b *peerBook) enter(a netip.Addr, now time.Time) {
+	b.seen[a] = now
+	if a.Is6() {
+		b.nets[net64(a)]++
+	}
+	b.tell(a, true)
+}
+
+// net64 is the /64 of an IPv6 address.
+func net64(a netip.Addr) netip.Prefix {
+	p, _ := a.WithZone("").Prefix(64) // a length that every one of them has
+	return p
+}
+
 func (b *peerBook) forget(a netip.Addr) {
 	delete(b.seen, a)
+	if a.Is6() {
+		net := net64(a)
+		if b.nets[net]--; b.nets[net] == 0 {
+			delete(b.nets, net)
+		}
+	}
 	b.tell(a, false)
 }
 

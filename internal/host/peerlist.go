@@ -38,10 +38,14 @@ func (p *Peers) List() []netip.Addr {
 	return out
 }
 
-// Any reports whether a peer lies in net.
+// Any reports whether a peer lies in net. Of a /64, about which anybody can make us ask
+// as often as he likes, it is known.
 func (p *Peers) Any(net netip.Prefix) bool {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
+	if net.Addr().Is6() && net.Bits() == 64 {
+		return p.book.nets[net.Masked()] > 0
+	}
 	for a := range p.book.seen {
 		if net.Contains(a) {
 			return true

@@ -10,10 +10,15 @@ type Growth struct {
 	Earlier    int
 }
 
+// mostUnverified is how long a ban may grow on evidence that anybody can forge, however
+// long BAN_TIME is: who forges it again has it begin again, and who does not is not to
+// go on locking somebody out.
+const mostUnverified = time.Hour
+
 // Growth is that of the nth ban of a prefix on such evidence (respond.Ban.Times). A
 // person's ban is as long as he says.
 func (p *Policy) Growth(e Evidence, n int) Growth {
-	g := Growth{Base: p.BanUnverified, Most: p.BanVerified, Factor: p.BanFactor, Earlier: max(n, 1) - 1}
+	g := Growth{Base: p.BanUnverified, Most: max(p.BanUnverified, min(p.BanVerified, mostUnverified)), Factor: p.BanFactor, Earlier: max(n, 1) - 1}
 	if e >= E2 {
 		g.Base, g.Most = p.BanVerified, p.BanMost
 	}

@@ -11,7 +11,8 @@ import (
 
 func TestGrowth(t *testing.T) {
 	p := Policy{BanUnverified: 10 * time.Minute, BanVerified: time.Hour, BanMost: 7 * 24 * time.Hour, BanFactor: 2}
-	flat, steep, odd := p, p, p
+	flat, steep, odd, month, long := p, p, p, p, p
+	month.BanVerified, long.BanUnverified = 30*24*time.Hour, 2*time.Hour
 	flat.BanFactor, steep.BanFactor = 1, 100
 	steep.BanMost = 366 * 24 * time.Hour
 	odd.BanMost = time.Minute // less than BAN_TIME: a first ban is as long as it says
@@ -27,6 +28,8 @@ func TestGrowth(t *testing.T) {
 		{"third", p, E1, 3, 40 * time.Minute},
 		{"up to BAN_TIME", p, E1, 4, time.Hour},
 		{"no further", p, E1, 1000, time.Hour},
+		{"nor up to a BAN_TIME of a month", month, E1, 1000, time.Hour},
+		{"a person says otherwise", long, E1, 1000, 2 * time.Hour},
 		{"none is none before", p, E1, 0, 10 * time.Minute},
 		{"first on proof", p, E2, 1, time.Hour},
 		{"third on proof", p, E2, 3, 4 * time.Hour},

@@ -167,14 +167,15 @@ const several = 3
 // host there has 2^64 addresses to scan from. Whoever scans from one /64 after another
 // has been given a larger network: three /64s of a /56 make that, three /56s of a /48
 // that, with proof against each. A network in which somebody is to be spared or holds
-// a connection is never banned as a whole.
+// a connection is never banned as a whole, nor one that is the way of all through a
+// translator.
 func (j *Judge) widen(v *Verdict) {
 	src := v.Sighting.Src
 	free := func(bits int) (netip.Prefix, bool) {
 		net, err := src.Prefix(bits)
 		return net, err == nil && j.trust.Within(net) == NotSpared && !j.peers.Any(net)
 	}
-	if j.history.Neighbours(src) == 0 {
+	if j.history.Neighbours(src) == 0 || detect.OneHost(src).IsSingleIP() {
 		return
 	}
 	net, ok := free(64)

@@ -171,6 +171,8 @@ func TestWidenTo64(t *testing.T) {
 		{"a peer lives there", "2001:db8:2::9", 1, fakePeers{addr("2001:db8:2::77")}, "2001:db8:2::9/128"},
 		{"we live there", "2001:db8::9", 1, nil, "2001:db8::9/128"},
 		{"the gateway lives there", "fe80::9", 1, nil, "fe80::9/128"},
+		{"everybody of IPv4 comes through a translator", "64:ff9b::203.0.113.9", 5, nil, "64:ff9b::203.0.113.9/128"},
+		{"so do the clients of a Teredo server", "2001:0:c000:201::9", 5, nil, "2001:0:c000:201::9/128"},
 		{"IPv4 is never widened", "203.0.113.9", 5, nil, "203.0.113.9/32"},
 	} {
 		v := New(policy, trust(), c.peers, fakeHistory{neighbours: c.neighbours}).Decide(hit(c.src, detect.KindSYN))

@@ -1,6 +1,7 @@
 package judge
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 )
@@ -23,6 +24,8 @@ type Trust struct {
 	named      map[netip.Addr]Spared
 	own        map[netip.Addr]struct{}
 	broadcasts map[netip.Addr]struct{}
+	nets       map[netip.Prefix]Spared // /64s with somebody of these in it, who is less than all of it
+	hosts      map[netip.Addr]Spared   // all who are spared by their own address, for every packet asks
 }
 
 // TrustFrom is what a Trust is built from. The maps are kept, not copied.
@@ -46,6 +49,7 @@ func NewTrust(f TrustFrom) *Trust {
 		names:  f.Names, geo: f.Geo, few: f.Few,
 		named: make(map[netip.Addr]Spared),
 		own:   f.Own, broadcasts: f.Broadcasts,
+		nets: make(map[netip.Prefix]Spared),
 	}
 	var seen4, seen6 [129]bool
 	for _, p := range f.Ignore {
@@ -69,7 +73,47 @@ func NewTrust(f TrustFrom) *Trust {
 			t.named[a.Unmap().WithZone("")] = g.as
 		}
 	}
+	t.findNets()
+	t.findHosts()
 	return t
+}
+
+// findHosts fills hosts. Of what somebody is, what goes before comes last.
+func (t *Trust) findHosts() {
+	t.hosts = make(map[netip.Addr]Spared, len(t.names)+len(t.named)+len(t.own)+len(t.broadcasts))
+	for a := range t.names {
+		t.hosts[a] = Ignored
+	}
+	maps.Copy(t.hosts, t.named)
+	for a := range t.own {
+		t.hosts[a] = Own
+	}
+	for a := range t.broadcasts {
+		t.hosts[a] = Martian
+	}
+}
+
+// findNets fills nets, in the order in which anybody asks.
+func (t *Trust) findNets() {
+	is := func(a netip.Addr, as Spared) {
+		if net, err := a.WithZone("").Prefix(64); a.Is6() && err == nil && t.nets[net] == NotSpared {
+			t.nets[net] = as
+		}
+	}
+	for p := range t.ignore {
+		if p.Bits() > 64 {
+			is(p.Addr(), Ignored)
+		}
+	}
+	for a, as := range t.named {
+		is(a, as)
+	}
+	for a := range t.own {
+		is(a, Own)
+	}
+	for a := range t.names {
+		is(a, Ignored)
+	}
 }
 
 // Spares says why a packet from src to dst is never acted on.
@@ -77,19 +121,17 @@ func (t *Trust) Spares(src, dst netip.Addr) Spared {
 	if martian(src) {
 		return Martian
 	}
-	if _, ok := t.broadcasts[src]; ok {
-		return Martian
-	}
-	if _, ok := t.own[src]; ok || src == dst {
-		return Own
-	}
-	if t.ignores(src) {
-		return Ignored
-	}
-	if as, ok := t.named[src]; ok {
+	as := t.hosts[src]
+	switch {
+	case as == Martian, as == Own:
 		return as
-	}
-	if t.entry(netip.PrefixFrom(src, src.BitLen())) != "" {
+	case src == dst:
+		return Own
+	case t.ignores(src):
+		return Ignored
+	case as != NotSpared:
+		return as
+	case t.geo != nil && t.geo.Entry(netip.PrefixFrom(src, src.BitLen())) != "":
 		return Ignored
 	}
 	return NotSpared
@@ -146,6 +188,23 @@ func (t *Trust) Within(p netip.Prefix) Spared {
 	if p.IsSingleIP() {
 		return t.Spares(p.Addr(), netip.Addr{})
 	}
+	// Anybody can make us ask about a /64, as often as he likes.
+	if p.Addr().Is6() && p.Bits() == 64 {
+		switch {
+		case t.ignores(p.Addr()):
+			return Ignored
+		case t.nets[p.Masked()] != NotSpared:
+			return t.nets[p.Masked()]
+		case t.geo != nil && t.geo.Entry(p) != "":
+			return Ignored
+		}
+		return NotSpared
+	}
+	return t.anybody(p)
+}
+
+// anybody is Within for a range, by a look at everybody.
+func (t *Trust) anybody(p netip.Prefix) Spared {
 	for ignored := range t.ignore {
 		if ignored.Overlaps(p) {
 			return Ignored

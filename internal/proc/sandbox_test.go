@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/elastic/go-seccomp-bpf"
 	"github.com/elastic/go-seccomp-bpf/arch"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
@@ -80,6 +81,25 @@ func attempts(dir string) []attempt {
 		{"write to what may be read", open(path("read", "file"), os.O_WRONLY), closed},
 		{"make beside what may be read", open(path("read", "new"), os.O_CREATE|os.O_WRONLY), closed},
 		{"read elsewhere", open(path("other", "file"), os.O_RDONLY), closed},
+		{"a file that runs as its owner", func() error {
+			fd, err := unix.Open(path("write", "suid"), unix.O_CREAT|unix.O_WRONLY|unix.O_CLOEXEC, 0o4755)
+			if err == nil {
+				unix.Close(fd)
+			}
+			return err
+		}, refused},
+		{"the same by its mode", func() error { return unix.Chmod(path("write", "file"), 0o4755) }, refused},
+		{"the same of another", func() error { return unix.Fchmodat(unix.AT_FDCWD, path("other", "file"), 0o2755, 0) }, refused},
+		{"a file that everybody may write", func() error {
+			f, err := os.Open(path("read", "file"))
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			return f.Chmod(0o666)
+		}, refused},
+		{"a file for the group", func() error { return os.Chmod(path("write", "file"), 0o660) }, nil},
+		{"openat2", call(unix.SYS_OPENAT2), []error{unix.ENOSYS}}, // its mode is where no filter looks
 		{"write to /etc/shadow", open("/etc/shadow", os.O_WRONLY), closed},
 		{"remove elsewhere", func() error { return os.Remove(path("other", "file")) }, closed},
 		{"/dev/null", open(os.DevNull, os.O_RDWR), nil},
@@ -187,7 +207,7 @@ func TestCalls(t *testing.T) {
 	}
 	for _, info := range []*arch.Info{arch.X86_64, arch.AARCH64} {
 		g := new(Sandbox).allowed(info)
-		for _, name := range []string{"openat", "fstat", "epoll_pwait", "bpf", "futex", "recvmsg", "mmap", "exit_group", "rt_sigreturn"} {
+		for _, name := range []string{"fstat", "epoll_pwait", "bpf", "futex", "recvmsg", "mmap", "exit_group", "rt_sigreturn"} {
 			if !slices.Contains(g.Names, name) {
 				t.Errorf("%s: %s is not in it", info.Name, name)
 			}
@@ -195,7 +215,10 @@ func TestCalls(t *testing.T) {
 		if !slices.Contains(g.Names, "newfstatat") && !slices.Contains(g.Names, "fstatat") {
 			t.Errorf("%s: there is no way to ask about a file", info.Name)
 		}
-		for _, name := range []string{"execve", "execveat", "fork", "vfork", "clone3", "ptrace", "mount"} {
+		if !slices.ContainsFunc(g.NamesWithCondtions, func(c seccomp.NameWithConditions) bool { return c.Name == "openat" }) {
+			t.Errorf("%s: there is no way to open one", info.Name)
+		}
+		for _, name := range []string{"execve", "execveat", "fork", "vfork", "clone3", "openat2", "ptrace", "mount"} {
 			if slices.Contains(g.Names, name) {
 				t.Errorf("%s: %s is in it", info.Name, name)
 			}

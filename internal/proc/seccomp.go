@@ -22,7 +22,7 @@ import (
 var calls = []string{
 	// In the order in which a busy daemon makes them.
 	"futex", "epoll_pwait", "read", "write", "nanosleep", "recvfrom", "sendto", "bpf",
-	"recvmsg", "sendmsg", "close", "openat", "fstat", "newfstatat", "fstatat", "poll", "ppoll", "pselect6",
+	"recvmsg", "sendmsg", "close", "fstat", "newfstatat", "fstatat", "poll", "ppoll", "pselect6",
 
 	// The runtime: memory, threads, signals, time.
 	"mmap", "munmap", "mprotect", "madvise", "mremap", "mincore", "msync",
@@ -37,11 +37,11 @@ var calls = []string{
 	"uname", "sysinfo", "umask", "getcwd",
 
 	// Files.
-	"open", "openat2", "stat", "lstat", "statx", "access", "faccessat", "faccessat2", "readlink", "readlinkat",
+	"stat", "lstat", "statx", "access", "faccessat", "faccessat2", "readlink", "readlinkat",
 	"getdents64", "lseek", "pread64", "pwrite64", "readv", "writev", "fcntl", "flock",
 	"fsync", "fdatasync", "ftruncate", "fallocate", "fadvise64", "copy_file_range", "sendfile", "splice",
 	"unlink", "unlinkat", "rmdir", "rename", "renameat", "renameat2", "mkdir", "mkdirat", "utimensat",
-	"chmod", "fchmod", "fchmodat", "chown", "fchown", "fchownat", "statfs", "fstatfs",
+	"chown", "fchown", "fchownat", "statfs", "fstatfs",
 	"inotify_init1", "inotify_add_watch", "inotify_rm_watch",
 
 	// Sockets, of the families below.
@@ -76,13 +76,29 @@ func (s *Sandbox) restrictCalls() error {
 	})
 }
 
-// policy refuses with EPERM what is not allowed. To clone3 it says that there is no
-// such call, as an old kernel would: then a C library makes its threads by clone,
-// whose arguments a filter can see.
+// modes are the calls that give a file its mode, which of their arguments that is, and
+// what must not be in it. Root owns most of a machine, and Landlock does not look at
+// modes: with a file of his that runs as its owner, or that everybody may write, any
+// account here is root's. RestrictSUIDSGID=, systemd.exec(5), forbids the former.
+var modes = []struct {
+	name string
+	arg  uint32
+	bits uint64
+}{
+	{"open", 2, unix.S_ISUID | unix.S_ISGID}, // to make one takes a folder of ours
+	{"openat", 3, unix.S_ISUID | unix.S_ISGID},
+	{"chmod", 1, unix.S_ISUID | unix.S_ISGID | unix.S_IWOTH},
+	{"fchmod", 1, unix.S_ISUID | unix.S_ISGID | unix.S_IWOTH},
+	{"fchmodat", 2, unix.S_ISUID | unix.S_ISGID | unix.S_IWOTH},
+}
+
+// policy refuses with EPERM what is not allowed. To clone3 and openat2 it says that
+// there is no such call, as an old kernel would: then clone and openat are made, whose
+// arguments a filter can see.
 func (s *Sandbox) policy(info *arch.Info) seccomp.Policy {
 	return seccomp.Policy{DefaultAction: seccomp.ActionErrno, Syscalls: []seccomp.SyscallGroup{
 		s.allowed(info),
-		{Names: []string{"clone3"}, Action: seccomp.ActionErrno | seccomp.Action(unix.ENOSYS)},
+		{Names: []string{"clone3", "openat2"}, Action: seccomp.ActionErrno | seccomp.Action(unix.ENOSYS)},
 	}}
 }
 
@@ -99,6 +115,11 @@ func (s *Sandbox) allowed(info *arch.Info) seccomp.SyscallGroup {
 	}
 	arg := func(n uint32, op seccomp.Operation, v uint64) seccomp.Condition {
 		return seccomp.Condition{Argument: n, Operation: op, Value: v}
+	}
+	for _, m := range modes {
+		if _, exists := info.SyscallNames[m.name]; exists {
+			add(m.name, arg(m.arg, seccomp.BitsNotSet, m.bits))
+		}
 	}
 	for _, f := range families {
 		add("socket", arg(0, seccomp.Equal, f))

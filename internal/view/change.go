@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"portsentry/internal/config"
+	"portsentry/internal/detect"
 )
 
 // QueryWithin is the parameter of requests for changes that are to be confirmed, All
@@ -122,7 +123,7 @@ func ParseTarget(s string) (netip.Prefix, error) {
 // Single reports whether p is what a scanner's ban is of and what the group may ban:
 // one address, or the /64 that an IPv6 host has to itself.
 func Single(p netip.Prefix) bool {
-	return p.IsSingleIP() || p.Addr().Is6() && p.Bits() == 64
+	return p.IsSingleIP() || p == detect.OneHost(p.Addr())
 }
 
 // ParseLength reads how long a ban is to last.

@@ -102,6 +102,12 @@ func (s *socket) prepare() error {
 		if err := unix.Listen(s.fd, 1<<16-1); err != nil {
 			return err
 		}
+		// No Fast Open, which listen(2) switches on where tcp_fastopen says so for
+		// every listener: without a cookie (RFC 7413 section 5) a SYN is a connection,
+		// and anybody can forge one.
+		if err := unix.SetsockoptInt(s.fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN, 0); err != nil && !errors.Is(err, unix.ENOPROTOOPT) {
+			return fmt.Errorf("socket option: %w", err)
+		}
 	}
 	name, err := unix.Getsockname(s.fd)
 	if err != nil {

@@ -115,6 +115,7 @@ func service(port uint16) bool {
 		3544,       // Teredo
 		5060, 5061, // SIP
 		5683, 5684, // CoAP
+		3283, 3389, 10001, 11211, 32410, 32414, 37810, // what floods are reflected by (CISA TA14-017A)
 		27015, 27016, 27017, 27018, 27019, 27020: // Valve's games
 		return true
 	}

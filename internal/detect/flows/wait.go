@@ -46,8 +46,9 @@ func (t *Tracker) disarm(i int32) {
 }
 
 // delay is how long answers take in this capture: mean and deviation, nanoseconds,
-// as TCP estimates its retransmission time (RFC 6298 section 2), without the least
-// that it takes.
+// as TCP estimates its retransmission time (RFC 6298 section 2). In place of the least
+// that it takes it is the mean: where all answers so far took equally long, the next one
+// may still take longer.
 type delay struct{ mean, dev int64 }
 
 func (d *delay) sample(v int64) {
@@ -61,7 +62,7 @@ func (d *delay) sample(v int64) {
 }
 
 // most is how long to wait for an answer; 0: none has been seen.
-func (d *delay) most() int64 { return d.mean + 4*d.dev }
+func (d *delay) most() int64 { return d.mean + max(d.mean, 4*d.dev) }
 
 // begin makes i a contact that p began, and lets it wait.
 func (t *Tracker) begin(i int32, p *decode.Probe, from side, st state, kind detect.Kind) {
@@ -115,6 +116,7 @@ func (t *Tracker) finish(i int32, o detect.Outcome) {
 	}
 	c.Kind, c.Outcome, c.Trap = e.kind, o, false
 	c.Verified, c.Spoke, c.Ended = e.verified, e.spoke, e.ended
+	c.HalfOpen = e.proof && e.ended && !e.verified
 	d := &c.Head
 	d.Dst, d.SrcPort, d.DstPort, d.Proto = c.Dst, c.SrcPort, c.DstPort, h.proto
 	d.Flags, d.Window, d.Urgent, d.Seq, d.Ack = h.flags, h.window, h.urgent, h.seq, h.ack

@@ -104,28 +104,6 @@ func (e *Engine) things(b *board) []thing {
 	return e.decks.of(b).thing[:b.n]
 }
 
-// elsewhere reports whether the source has turned to the port of t at another address,
-// where nobody was there.
-func (e *Engine) elsewhere(b *board, t thing) bool {
-	for _, o := range e.things(b) {
-		if o.gone() && o.service() == t.service() && o.addr() != t.addr() {
-			return true
-		}
-	}
-	return false
-}
-
-// wentAway reports whether the source has found somebody there before: then a service
-// has ended, and who goes on asking for it does not look for one.
-func (e *Engine) wentAway(b *board, t thing) bool {
-	for _, o := range e.things(b) {
-		if !o.gone() && o.service() == t.service() && o.addr() == t.addr() {
-			return true
-		}
-	}
-	return false
-}
-
 // tail reports whether c comes from quite another port than the packet before it: the
 // ends of connections do, each from its own, and scanners send from one or count.
 func (b *board) tail(c *detect.Contact) bool {
@@ -134,13 +112,21 @@ func (b *board) tail(c *detect.Contact) bool {
 	return b.has.is(known) && max(apart, -apart) > counting
 }
 
-// add moves the scores, never below the floor: what was found open does not buy
-// what is tried afterwards (Mell and Harang 2013). Once it has decided, the test is
-// over (Wald): what a scanner then finds open belongs to his scan.
-func (b *board) add(w weight, service uint16) {
+// add moves the scores by a contact that began at t, never below the floor: what was
+// found open does not buy what is tried afterwards (Mell and Harang 2013). Once it has
+// decided, the test is over (Wald): what a scanner then finds open belongs to his scan.
+func (e *Engine) add(b *board, w weight, t int64, service uint16) {
 	least := floor
 	if b.has.is(decided) {
 		least = max(floor, min(Threshold, b.score))
+	}
+	if b.deck != 0 {
+		d := e.decks.of(b)
+		if below := least - (b.score + w.score); w.score < 0 && below > 0 {
+			d.spare(below, t)
+		} else if w.score > 0 {
+			w.score -= d.spend(w.score, t)
+		}
 	}
 	b.score = max(least, b.score+w.score)
 	b.verified += w.verified
@@ -166,11 +152,12 @@ type sent struct {
 	ttl                      uint8
 }
 
-// label names the program that sends, by the newest packet of its that shows it.
-func (e *Engine) label(b *board, now *detect.Header) {
+// label names the program that sends, by the newest packet of its that shows it, and
+// gives the one that now shows: 0 for none.
+func (e *Engine) label(b *board, now *detect.Header) detect.Tool {
 	l := e.o.Labels
 	if l == nil {
-		return
+		return 0
 	}
 	var before *detect.Header
 	if b.has.is(known) {
@@ -185,7 +172,8 @@ func (e *Engine) label(b *board, now *detect.Header) {
 			before.Dst = netip.AddrFrom4(a)
 		}
 	}
-	if t, run := l.Label(before, now); t != 0 && (t != b.tool || run != 0) {
+	t, run := l.Label(before, now)
+	if t != 0 && (t != b.tool || run != 0) {
 		b.tool, b.run = t, run
 	}
 	b.before = sent{seq: now.Seq, ipid: now.IPID, sport: now.SrcPort, dport: now.DstPort, win: now.Window, flags: now.Flags, ttl: now.TTL}
@@ -194,6 +182,7 @@ func (e *Engine) label(b *board, now *detect.Header) {
 		b.before.dst = binary.BigEndian.Uint32(a[:])
 	}
 	b.has |= known
+	return t
 }
 
 // address is that of the source which was seen first, source who counts as one.

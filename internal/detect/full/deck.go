@@ -1,20 +1,61 @@
 package full
 
-import "math/bits"
+import (
+	"math/bits"
+	"time"
+)
 
-// deck is where a source has its things that has turned to more than a few: 208 bytes.
+// deck is where a source has its things that has turned to more than a few: 216 bytes.
 type deck struct {
 	thing [things]thing
 	bad   [8]uint64 // a Bloom filter of all that failed: what thing has forgotten is not new
 	good  uint64    // a bit for each success, by its hash
 	next  uint8     // of thing: the oldest that failed, when all are in use
+
+	over  float32 // what successes of late would have taken off the score below the floor
+	newer int64   // when the newest of them began, unix nanoseconds
 }
+
+// late is how much later silence is known than an answer. The test goes by the order in
+// which things were tried: of sixty machines that are asked at once, the twelve that are
+// off come last, and would find nothing left of what the others have forgiven. So what a
+// success is worth beyond the floor is there for failures that began before it.
+const late = int64(3 * time.Second)
+
+// spare notes that a success which began at t was worth more by x than it could take off.
+func (d *deck) spare(x float32, t int64) {
+	if passed := t - d.newer; passed > 0 {
+		d.over *= 1 - float32(min(passed, late))/float32(late)
+		d.newer = t
+	}
+	d.over += x
+}
+
+// spend gives how much of x, which a failure that began at t adds, was forgiven by what
+// began after it.
+func (d *deck) spend(x float32, t int64) float32 {
+	if t > d.newer {
+		return 0
+	}
+	x = min(x, d.over)
+	d.over -= x
+	return x
+}
+
+// found reports whether what t stands for was noted with somebody there, or so it seems:
+// once in so many cases as good has bits set.
+func (d *deck) found(t thing) bool { return d.good>>place(t&^goneBit)&1 != 0 }
+
+// place is the bit of good for t.
+func place(t thing) uint64 { return uint64(t) * spread >> 58 }
+
+const spread = 0x9e3779b97f4a7c15
 
 // seen notes t, and reports whether it was noted before, or so it seems.
 func (d *deck) seen(t thing) bool {
-	h := uint64(t) * 0x9e3779b97f4a7c15
+	h := uint64(t) * spread
 	if !t.gone() {
-		bit := uint64(1) << (h >> 58)
+		bit := uint64(1) << place(t)
 		seen := d.good&bit != 0
 		if d.good |= bit; bits.OnesCount64(d.good) > 48 {
 			d.good = 0 // who finds so much may find it again: a scanner never gets here

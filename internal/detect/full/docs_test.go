@@ -44,9 +44,11 @@ func tables() string {
 		{"a trap port of the configuration", trap},
 		{"a bare ACK, a FIN with ACK, an echo request, a datagram without an answer", half},
 		{"one UDP service at further addresses", quarter},
-		{"one of the services that have many addresses (HTTP, HTTPS, mail, push), at further ones", eighth},
+		{"one of the services that have many addresses (HTTP, HTTPS, mail, push, ident), at further ones", eighth},
+		{"the same by IPv6", least},
+		{"a port that was found open and left half open, of an address or several", eighth},
 		{"a bare ACK or FIN with ACK from quite another port than the packet before", eighth},
-		{"one service that worms look for, at addresses anywhere", quarter},
+		{"one service that worms look for or nobody has at strangers', or any by raw SYNs, at addresses anywhere", quarter},
 	} {
 		fmt.Fprintf(&b, "| %s | %v | %d |\n", w.what, w.w, int(math.Ceil(float64(Threshold)/(float64(Step)*w.w))))
 	}

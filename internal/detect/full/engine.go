@@ -93,15 +93,15 @@ func (e *Engine) Contact(c *detect.Contact) *detect.Scan {
 	flooded := e.flooded(c)
 	b := e.board(src, c, e.network(c.Dst))
 	tail := b.tail(c)
-	e.label(b, &c.Head)
+	tool := e.label(b, &c.Head)
 	b.touch(c.Time)
-	t := thingOf(c, b.kindOf(c, e.found.has(src)), e.hash(c.Dst))
+	t := thingOf(c, kindOf(c, tool, e.found.has(src)), e.hash(c.Dst))
 	switch {
 	case !e.note(b, t) || b.has.is(recalled) && t.gone() && b.failed.has(e.print(t)):
 	case flooded:
 		e.unscored.Add(1)
 	default:
-		b.add(e.weigh(b, c, t, tail), e.print(t))
+		e.add(b, e.weigh(b, c, t, tail), c.Time, e.print(t))
 	}
 	campaign := e.crowd(c, b.tool, b.run)
 	if !e.decides(src, b) {
@@ -183,15 +183,8 @@ func (e *Engine) board(src netip.Addr, c *detect.Contact, of uint64) *board {
 	return b
 }
 
-// sourceOf is who counts as one source: an address, or the /64 that a host of IPv6
-// has to itself (RFC 4291 section 2.5.1).
-func sourceOf(a netip.Addr) netip.Addr {
-	if a.Is4() {
-		return a
-	}
-	p, _ := a.WithZone("").Prefix(64)
-	return p.Addr()
-}
+// sourceOf is who counts as one source, by the first address of his.
+func sourceOf(a netip.Addr) netip.Addr { return detect.OneHost(a).Addr() }
 
 // What a board is for: ours, a network by its hash, or a service by its number.
 const (

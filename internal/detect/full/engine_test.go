@@ -157,7 +157,9 @@ func TestSuccess(t *testing.T) {
 func TestNetworks(t *testing.T) {
 	b := newBench(t, Options{})
 	for i := range 500 {
-		b.see(syn(scanner, netip.AddrFrom4([4]byte{byte(20 + i%100), byte(i * 7), byte(i * 13), 9}), 6346, detect.Silent))
+		c := syn(scanner, netip.AddrFrom4([4]byte{byte(20 + i%100), byte(i * 7), byte(i * 13), 9}), 6346, detect.Silent)
+		c.Head.OptionsLen, c.Head.Window = 20, 64240
+		b.see(c)
 	}
 	b.none("500 peers that are gone")
 	for i := range byte(5) {
@@ -205,6 +207,13 @@ func TestIPv6Source(t *testing.T) {
 		}
 	}
 	b.only("a /64", "2001:db8:1:1::1 syn vertical ports 5 targets 1")
+	b.reset()
+	for i := range uint16(20) {
+		b.see(syn(netip.MustParseAddr(fmt.Sprintf("64:ff9b::203.0.113.%d", i+1)), own, 1000+i, detect.Silent))
+	}
+	if got := b.found(); len(got) != 0 {
+		t.Errorf("clients behind a translator, one port each: %q", got)
+	}
 }
 
 // Forged sources push out their own kind, not somebody who has shown something.

@@ -19,6 +19,7 @@ type finding struct {
 	first, last, found int64
 	score, verified    float32
 	probes, failed     int
+	halfOpen           int // probes that found somebody, and left it at that
 	ports              numbers
 	targets            distinct
 	tool               detect.Tool
@@ -51,6 +52,9 @@ func (e *Engine) goesOn(src netip.Addr, b *board, c *detect.Contact, t thing, ca
 		f.add(t)
 	} else if f = e.find(src, b, c, t); f == nil {
 		return nil
+	}
+	if c.HalfOpen {
+		f.halfOpen++
 	}
 	f.first, f.last = min(f.first, c.Time), max(f.last, c.Time)
 	f.score, f.verified = max(f.score, b.score), max(f.verified, b.verified)
@@ -117,7 +121,7 @@ func (f *finding) shown() int {
 	if neverAnswered(f.kind) {
 		return f.probes
 	}
-	return f.failed
+	return f.failed + f.halfOpen
 }
 
 func (f *finding) add(t thing) {
@@ -176,6 +180,9 @@ func reason(s *detect.Scan) string {
 		what = count(s.Ports, "protocol") + " of "
 	case hasPorts(s.Proto):
 		what = count(s.Ports, "port") + " of "
+	}
+	if s.Failed == 0 {
+		return fmt.Sprintf("tried %s%s, and wanted nothing of whom it found there", what, count(s.Targets, "address"))
 	}
 	return fmt.Sprintf("tried %s%s, and nobody was there %d of %d times", what, count(s.Targets, "address"), s.Failed, s.Probes)
 }

@@ -2,15 +2,15 @@ package full
 
 import "portsentry/internal/detect"
 
-// kindOf names the contact with more than its first packet to go by. known: its
-// source has been found to scan before.
-func (b *board) kindOf(c *detect.Contact, known bool) detect.Kind {
+// kindOf names the contact with more than its first packet to go by: tool is what made
+// that packet, as far as it shows. known: its source has been found to scan before.
+func kindOf(c *detect.Contact, tool detect.Tool, known bool) detect.Kind {
 	switch {
 	case osProbe(&c.Head):
 		return detect.KindOS
 	case known && c.Verified && c.Spoke:
 		return detect.KindVersion
-	case c.Kind == detect.KindSYN && connects(c) && (c.Verified || b.tool == 0): // no tool that is known connects
+	case c.Kind == detect.KindSYN && connects(c) && (c.Verified || tool == 0): // no tool that is known connects
 		return detect.KindConnect
 	}
 	return c.Kind

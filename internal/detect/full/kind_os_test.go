@@ -34,3 +34,35 @@ func TestOSProbe(t *testing.T) {
 		t.Error("no TCP")
 	}
 }
+
+// nmap -O with one open port and one closed has little to fail at. What it goes back to
+// an open port for does not pass for a client who misses his service.
+func TestOSDetectionOfTwoPorts(t *testing.T) {
+	const open, closed = 22, 25
+	b := newBench(t, Options{})
+	probe := func(port, window, flags uint16, options uint8, out detect.Outcome) {
+		c := syn(scanner, host, port, out)
+		c.Kind = detect.Classify(flags)
+		c.Head.Window, c.Head.Flags, c.Head.OptionsLen = window, flags, options
+		b.see(c)
+	}
+	probe(closed, 1024, decode.SYN, 4, detect.Refused)
+	probe(open, 1024, decode.SYN, 4, detect.Answered)
+	c := syn(scanner, host, 32443, detect.Refused)
+	c.Proto, c.Kind = decode.ProtoUDP, detect.KindUDP
+	b.see(c)
+	probe(open, 128, 0, 20, detect.Silent)
+	probe(closed, 31337, decode.SYN, 20, detect.Refused)
+	probe(open, 1024, decode.ACK, 20, detect.Refused)
+	probe(closed, 32768, decode.ACK, 20, detect.Refused)
+	probe(open, 256, decode.SYN|decode.FIN|decode.PSH|decode.URG, 20, detect.Silent)
+	c = syn(scanner, host, open, detect.Answered)
+	c.Head.Window, c.Head.Urgent, c.Head.OptionsLen = 3, 0xf7f5, 12
+	b.see(c)
+	for s := range b.Scans() {
+		if s.Kind == detect.KindOS {
+			return
+		}
+	}
+	t.Errorf("OS detection is not found: %q", b.found())
+}

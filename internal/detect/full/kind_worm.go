@@ -34,11 +34,30 @@ func likeWorm(s *detect.Scan, only uint16) bool {
 		(s.Kind == detect.KindSYN || s.Kind == detect.KindConnect || s.Kind == detect.KindUDP)
 }
 
-// sweep counts what a source does with a service that worms have spread through, at
-// whatever addresses: they take those by chance, so hardly two lie in one network. Nobody
-// else tries so many, and fails. The board is nil where c is no such contact.
+// soughtNowhere are the system ports (RFC 6335) that clients turn to at strangers' all over
+// the Internet: those of names, the Web, mail and news. The others are asked for of
+// machines that somebody knows.
+func soughtNowhere(port uint16) bool {
+	switch port {
+	case 25, 53, 80, 110, 113, 119, 143, 443, 465, 563, 587, 853, 993, 995:
+		return true
+	}
+	return port >= 1024
+}
+
+// sweeps reports whether c may be part of a sweep whose addresses lie anywhere: it is for
+// a service that worms have spread through, or that nobody has at strangers', or its
+// sender makes his packets himself, for he wants no connection.
+func sweeps(c *detect.Contact, kind detect.Kind) bool {
+	return wormPort(c.Proto, c.DstPort) || kind == detect.KindSYN || c.Proto == decode.ProtoTCP && !soughtNowhere(c.DstPort)
+}
+
+// sweep counts what a source does with one service, at whatever addresses: worms, and
+// who goes through all of the Internet, take those by chance, so that hardly two lie in
+// one network. Nobody else tries so many, and fails. The board is nil where c is no such
+// contact.
 func (e *Engine) sweep(src netip.Addr, c *detect.Contact, t thing, tool detect.Tool, flooded bool) *board {
-	if !wormPort(c.Proto, c.DstPort) || e.local(c.Dst) {
+	if e.local(c.Dst) || !sweeps(c, t.kind()) {
 		return nil
 	}
 	b := e.board(src, c, uint64(t.service())<<2)
@@ -47,9 +66,9 @@ func (e *Engine) sweep(src netip.Addr, c *detect.Contact, t thing, tool detect.T
 	if e.note(b, t) && !flooded {
 		w := e.weigh(b, c, t, false)
 		if w.score > 0 {
-			w.score = Step * quarter
+			w.score = min(w.score, Step*quarter)
 		}
-		b.add(w, e.print(t))
+		e.add(b, w, c.Time, e.print(t))
 	}
 	return b
 }

@@ -46,6 +46,7 @@ func TestScatteredWorm(t *testing.T) {
 		b := newBench(t, Options{Local: func(a netip.Addr) bool { return a == scanner }})
 		for i := range n {
 			c := syn(scanner, everywhere(i), port, detect.Silent)
+			c.Head.OptionsLen, c.Head.Window = 20, 64240
 			if c.Proto = proto; proto == decode.ProtoUDP {
 				c.Kind = detect.KindUDP
 			}

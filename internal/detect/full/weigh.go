@@ -42,13 +42,21 @@ const (
 	// a name has up to a dozen (RFC 1794) and a network several names, and fail at all
 	// of them when they have no way out.
 	eighth = .125
+	// least: the same by IPv6, where one network has all names of who delivers the Web
+	// for others, and more of them than any /24.
+	least = eighth / 4
 )
 
-// servedEverywhere are the TCP ports that clients turn to at many addresses of one
-// network: HTTP, HTTPS, mail submission and retrieval, XMPP and push services.
-func servedEverywhere(port uint16) bool {
+// servedEverywhere are the ports that clients turn to at many addresses of one network:
+// HTTP, HTTPS, mail between servers (a domain has several, RFC 5321 section 5.1, and many
+// domains the same), its submission and retrieval, XMPP and push services; and the one
+// that servers ask of their clients' addresses (RFC 1413). By UDP HTTP/3 (RFC 9114).
+func servedEverywhere(proto uint8, port uint16) bool {
+	if proto == decode.ProtoUDP {
+		return port == 443
+	}
 	switch port {
-	case 80, 443, 587, 993, 995, 5222, 5223, 5228, 5229, 5230, 8080, 8443:
+	case 25, 80, 113, 443, 587, 993, 995, 5222, 5223, 5228, 5229, 5230, 8080, 8443:
 		return true
 	}
 	return false
@@ -68,6 +76,9 @@ func (e *Engine) weigh(b *board, c *detect.Contact, t thing, tail bool) weight {
 	if c.Outcome == detect.Answered && !neverAnswered(t.kind()) {
 		switch c.Proto {
 		case decode.ProtoTCP:
+			if c.HalfOpen && !e.hasPort(b, t) {
+				return weight{score: Step * eighth} // who looks at one port of many machines is a balancer
+			}
 			if !c.Spoke && (c.Ended || !c.Verified) {
 				return weight{} // found open and left alone: what a scanner does, and a health check
 			}
@@ -76,7 +87,7 @@ func (e *Engine) weigh(b *board, c *detect.Contact, t thing, tail bool) weight {
 		}
 		return weight{score: success}
 	}
-	if !c.Trap && e.wentAway(b, t) {
+	if !c.Trap && t.kind() != detect.KindOS && e.wentAway(b, t) {
 		return weight{}
 	}
 	return weight{score: Step * e.share(b, c, t, tail)}
@@ -87,7 +98,7 @@ func (e *Engine) share(b *board, c *detect.Contact, t thing, tail bool) float32 
 	if c.Trap {
 		return trap
 	}
-	everywhere := servedEverywhere(c.DstPort) && e.elsewhere(b, t)
+	everywhere := servedEverywhere(c.Proto, c.DstPort) && e.elsewhere(b, t)
 	switch t.kind() {
 	case detect.KindACK, detect.KindMaimon:
 		if everywhere || tail { // a machine that wakes up, and ends what it had
@@ -98,6 +109,8 @@ func (e *Engine) share(b *board, c *detect.Contact, t thing, tail bool) float32 
 		return half
 	case detect.KindUDP:
 		switch {
+		case everywhere:
+			return eighth
 		case e.elsewhere(b, t):
 			return quarter
 		case c.Outcome == detect.Refused:
@@ -105,9 +118,47 @@ func (e *Engine) share(b *board, c *detect.Contact, t thing, tail bool) float32 
 		}
 		return half
 	case detect.KindSYN, detect.KindConnect:
-		if everywhere {
+		switch {
+		case everywhere && c.Dst.Is6():
+			return least
+		case everywhere:
 			return eighth
 		}
 	}
 	return plain
+}
+
+// elsewhere reports whether the source has turned to the port of t at another address,
+// where nobody was there.
+func (e *Engine) elsewhere(b *board, t thing) bool {
+	for _, o := range e.things(b) {
+		if o.gone() && o.service() == t.service() && o.addr() != t.addr() {
+			return true
+		}
+	}
+	return false
+}
+
+// hasPort reports whether the source has turned to the port of t before, as far as its
+// things go, wherever.
+func (e *Engine) hasPort(b *board, t thing) bool {
+	for _, o := range e.things(b) {
+		if o != t && o.service() == t.service() {
+			return true
+		}
+	}
+	return false
+}
+
+// wentAway reports whether the source has found somebody there before: then a service
+// has ended, and who goes on asking for it does not look for one.
+func (e *Engine) wentAway(b *board, t thing) bool {
+	for _, o := range e.things(b) {
+		if !o.gone() && o.service() == t.service() && o.addr() == t.addr() {
+			return true
+		}
+	}
+	// Not all of them may be among its things. A datagram is lost now and then, or its
+	// answer, and whoever polls many machines does not send it again.
+	return b.n == things && t.service()>>16 != decode.ProtoTCP && e.decks.of(b).found(t)
 }

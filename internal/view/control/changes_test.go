@@ -104,6 +104,7 @@ func TestWhoMayChange(t *testing.T) {
 		{"POST /v1/bans/203.0.113.9?force=true", `403 {"error":"--force is root's alone","hint":"try sudo"}`},
 		{"POST /v1/bans/203.0.113.0%2F31", "403 "},
 		{"POST /v1/bans/2001:db8::%2F63", "403 "},
+		{"POST /v1/bans/64:ff9b::%2F64", "403 "}, // everybody who comes through a translator
 		{"POST /v1/bans/2001:db8::%2F65", "403 "},
 		{"DELETE /v1/bans/203.0.113.0%2F24", `403 {"error":"203.0.113.0/24 is a range, and ranges are root's alone","hint":"try sudo; group daemon`},
 		{"DELETE /v1/bans/all", `403 {"error":"only root lifts all bans at once"`},
