@@ -66,26 +66,23 @@ func packages(t *testing.T, version, arches string) string {
 	return dir
 }
 
-// small makes a small Debian 12 with what PortSentry 1.2 depends on, and what
-// bans are looked at with.
-func small(t *testing.T) string {
+// small makes a small Debian 12 with these packages beside the essential ones.
+func small(t *testing.T, packages string) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "debian-")
 	check(t, err)
 	t.Cleanup(func() { check(t, os.RemoveAll(dir)) })
-	output(t, "/", "debootstrap", "--variant=minbase", "--include=net-tools,procps,perl,iproute2,nftables", "bookworm", dir)
-	// No init runs there. Without this file invoke-rc.d takes that for a container
-	// in which nothing is to start.
-	check(t, os.WriteFile(filepath.Join(dir, "usr/sbin/policy-rc.d"), []byte("#!/bin/sh\nexit 0\n"), 0o755))
+	output(t, "/", "debootstrap", "--variant=minbase", "--include="+packages, "bookworm", dir)
 	return dir
 }
 
 // root is a running machine: a tree of files, processes, mounts and a network
 // that the host does not share.
 type root struct {
-	t    *testing.T
-	dir  string
-	init *exec.Cmd
+	t      *testing.T
+	dir    string // the tree, on the host
+	inside string // the tree, in the machine's mount namespace
+	pid    int    // of its first process, on the host
 }
 
 // boot is what its first process runs, with the tree as $0. It waits for the end
@@ -115,23 +112,23 @@ wait $!
 
 func start(t *testing.T, dir string, ns *pktgen.NS) *root {
 	t.Helper()
-	r := &root{t: t, dir: dir, init: exec.Command("/bin/sh", "-c", boot, dir)}
-	r.init.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS}
-	in, err := r.init.StdinPipe()
+	first := exec.Command("/bin/sh", "-c", boot, dir)
+	first.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS}
+	in, err := first.StdinPipe()
 	check(t, err)
-	out, err := r.init.StdoutPipe()
+	out, err := first.StdoutPipe()
 	check(t, err)
 	var said bytes.Buffer
-	r.init.Stderr = &said
-	check(t, ns.Do(r.init.Start))
+	first.Stderr = &said
+	check(t, ns.Do(first.Start))
 	t.Cleanup(func() {
 		in.Close()
-		r.init.Wait() // the kernel ends what is left
+		first.Wait() // the kernel ends what is left
 	})
 	if _, err := io.ReadFull(out, make([]byte, len("up\n"))); err != nil {
 		t.Fatalf("%v\n%s", err, said.String())
 	}
-	return r
+	return &root{t, dir, dir, first.Process.Pid}
 }
 
 // command is one that runs on the machine.
@@ -142,8 +139,8 @@ func (r *root) command(ctx context.Context, args ...string) *exec.Cmd {
 // enter is a command that a program of the host starts, if there is one: it is in
 // the machine's namespaces, and still in the host's tree.
 func (r *root) enter(ctx context.Context, by []string, args ...string) *exec.Cmd {
-	all := []string{"--target", strconv.Itoa(r.init.Process.Pid), "--mount", "--pid", "--net", "--uts"}
-	all = append(append(all, by...), "chroot", r.dir)
+	all := []string{"--target", strconv.Itoa(r.pid), "--mount", "--pid", "--net", "--uts"}
+	all = append(append(all, by...), "chroot", r.inside)
 	cmd := exec.CommandContext(ctx, "nsenter", append(all, args...)...)
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive"}
 	return cmd
@@ -190,6 +187,11 @@ func (r *root) read(name string) string {
 	}
 	check(r.t, err)
 	return string(text)
+}
+
+func (r *root) write(name, text string) {
+	r.t.Helper()
+	check(r.t, os.WriteFile(filepath.Join(r.dir, name), []byte(text), 0o644))
 }
 
 func (r *root) has(name string) bool {

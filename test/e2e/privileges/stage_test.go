@@ -120,7 +120,8 @@ func (h *host) launch(caps []string, flags ...string) *machine.Program {
 		if !ok {
 			h.t.Fatalf("ExecStartPre=%s", line)
 		}
-		h.Run(strings.Fields(command)...)
+		// This machine's only mount namespace is the one that the unit's goes to.
+		h.Run(strings.Fields(strings.TrimPrefix(command, "/usr/bin/nsenter --target 1 --mount "))...)
 	}
 	set := "-all"
 	for _, c := range caps {
