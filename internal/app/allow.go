@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 
@@ -132,9 +134,10 @@ func (u unforced) Entry(p netip.Prefix) string {
 	return u.networks.Entry(p)
 }
 
-// checkAllowed reads the ignore files and the databases of c, and gives what is
-// wrong with them. A file that does not exist is no mistake: there need be none.
-func checkAllowed(ctx context.Context, c *config.Config) error {
+// checkFiles looks at the files that c names, reads the ignore files and the databases,
+// and gives what is wrong with them. A file that does not exist is no mistake: there need
+// be none.
+func checkFiles(ctx context.Context, c *config.Config) error {
 	var all config.Mistakes
 	files := openIgnore(c.IgnoreFile)
 	for _, f := range files {
@@ -142,6 +145,15 @@ func checkAllowed(ctx context.Context, c *config.Config) error {
 		var mistakes *config.Mistakes
 		if errors.As(err, &mistakes) {
 			all = append(all, *mistakes...)
+		} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			all = append(all, config.Mistake{File: c.Path, Line: c.Line("IGNORE_FILE"), Key: "IGNORE_FILE", Text: err.Error()})
+		}
+	}
+	for _, kept := range []struct{ key, path string }{
+		{"HISTORY_FILE", c.HistoryFile}, {"BLOCKED_FILE", c.BlockedFile}, {"SOURCES_FILE", c.SourcesFile}, {"DATABASE_FILE", c.DatabaseFile},
+	} {
+		if info, err := os.Stat(kept.path); err == nil && info.IsDir() {
+			all = append(all, config.Mistake{File: c.Path, Line: c.Line(kept.key), Key: kept.key, Text: fmt.Sprintf("%q is a folder; name a file in it", kept.path)})
 		}
 	}
 	found := host.ReadGeo(ctx, c.GeoFiles, geoWanted(files.entries()))

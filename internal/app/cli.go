@@ -34,19 +34,25 @@ func (b Build) String() string { return fmt.Sprintf("Portsentry %s (%s)", b.Vers
 func Main(ctx context.Context, build Build, args []string, stdout, stderr io.Writer) int {
 	old, rest := takeOldModes(args)
 	root := newRoot(build, old, rest, stdout, stderr)
+	helpFailed := helpTo(root, stdout)
 	root.SetArgs(append([]string{}, rest...)) // nil would be the arguments of the process
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
+		err = helpFailed()
+	}
+	switch {
+	case err == nil:
 		return 0
+	case unread(err):
+		return readerGone
 	}
 	var code *exitError
 	if !errors.As(err, &code) {
 		code = &exitError{code: 1, err: err}
-		cmd, _, ferr := root.Find(rest)
 		switch {
 		case len(old) > 0:
 			code.code = 255
-		case ferr == nil && cmd != root:
+		case cmd != root:
 			code.code = cli.ExitCode(err)
 		}
 	}
@@ -141,6 +147,7 @@ func newRoot(build Build, old, args []string, stdout, stderr io.Writer) *cobra.C
 	root.AddCommand(newCheck(&path, stdout), newReplay(&path, stdout, stderr), newSelftest(&path, stdout, stderr), newHelper(&path), newClear(&socket, stdout), newTop(&socket))
 	root.AddCommand(cli.Commands(cli.Options{Socket: &socket})...)
 	completion(root)
+	helpCommand(root)
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		if len(old) > 0 && cmd != root {
 			return fmt.Errorf("-%s starts the daemon, and %s is a command: one of them only", old[0], cmd.Name())
@@ -159,18 +166,6 @@ func dashed(modes []string) []string {
 	return out
 }
 
-// noWords refuses what is neither a flag nor a command, and says what was
-// probably meant.
-func noWords(cmd *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		return nil
-	}
-	if near := cmd.SuggestionsFor(args[0]); args[0] != "" && len(near) > 0 {
-		return fmt.Errorf("%q is no command of portsentry; did you mean %s?", args[0], near[0])
-	}
-	return fmt.Errorf("%q is no command of portsentry; portsentry --help shows what there is", args[0])
-}
-
 func newCheck(path *string, stdout io.Writer) *cobra.Command {
 	return &cobra.Command{
 		Use:   "check",
@@ -187,7 +182,7 @@ func newCheck(path *string, stdout io.Writer) *cobra.Command {
 			if err != nil {
 				return &exitError{code: 2, err: err}
 			}
-			if err := checkAllowed(cmd.Context(), c); err != nil {
+			if err := checkFiles(cmd.Context(), c); err != nil {
 				return &exitError{code: 2, err: err}
 			}
 			return c.WriteEffective(stdout)

@@ -2,6 +2,7 @@ package app
 
 import (
 	"fmt"
+	"net"
 
 	"github.com/spf13/cobra"
 )
@@ -14,10 +15,21 @@ func completion(root *cobra.Command) {
 	if err != nil || cmd == root {
 		return
 	}
+	cmd.SuggestionsMinimumDistance = root.SuggestionsMinimumDistance
 	for _, shell := range cmd.Commands() {
 		if shell.Name() == "powershell" {
 			cmd.RemoveCommand(shell)
 		}
+		shell.Args = noWords
+	}
+	words := map[string][]string{"logoutput": {"stdout", "syslog"}, "method": {"pcap", "raw"}, "interface": {"ALL", "ALL_NLO"}}
+	if links, err := net.Interfaces(); err == nil {
+		for i := range links {
+			words["interface"] = append(words["interface"], links[i].Name)
+		}
+	}
+	for flag, known := range words {
+		_ = root.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(known, cobra.ShellCompDirectiveNoFileComp))
 	}
 	cmd.Short = "Print a script that completes command lines in bash, zsh or fish"
 	cmd.Args = cobra.ArbitraryArgs

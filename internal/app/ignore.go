@@ -98,7 +98,6 @@ func (f *ignoreFile) changed() bool {
 	if info.ModTime().Equal(f.modified) && info.Size() == f.size {
 		return false
 	}
-	f.modified, f.size = info.ModTime(), info.Size()
 	entries, err := config.LoadIgnore(f.path)
 	var mistakes *config.Mistakes
 	switch {
@@ -106,10 +105,13 @@ func (f *ignoreFile) changed() bool {
 		f.problem = ""
 	case errors.As(err, &mistakes):
 		f.problem = err.Error()
+	case f.modified.IsZero():
+		f.problem = fmt.Sprintf("nobody is ignored: %v", err)
+		return false
 	default:
 		f.problem = fmt.Sprintf("the ignore file is as it was before: %v", err)
 		return false
 	}
-	f.entries = entries
+	f.entries, f.modified, f.size = entries, info.ModTime(), info.Size()
 	return true
 }

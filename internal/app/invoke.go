@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -219,7 +220,10 @@ func didYouMean(word string, known ...string) string {
 	return ""
 }
 
-const seeHelp = "; portsentry --help shows what there is"
+// seeHelp is the hint where nobody knows what was meant.
+func seeHelp(cmd *cobra.Command) string {
+	return "; " + cmd.CommandPath() + " --help shows what there is"
+}
 
 // flagError says as a person would what the parser has found wrong.
 func flagError(cmd *cobra.Command, args []string, err error) error {
@@ -243,9 +247,12 @@ func flagError(cmd *cobra.Command, args []string, err error) error {
 		if f.NoOptDefVal != "" && invalid.GetValue() != f.NoOptDefVal {
 			return fmt.Errorf("--%s=%s: --%s takes no value", f.Name, invalid.GetValue(), f.Name)
 		}
+		if _, ok := errors.AsType[*strconv.NumError](cause); ok {
+			return fmt.Errorf("--%s: %.40q is no number", f.Name, invalid.GetValue())
+		}
 		return fmt.Errorf("--%s: %w", f.Name, cause)
 	}
-	return fmt.Errorf("%w%s", err, seeHelp)
+	return fmt.Errorf("%w%s", err, seeHelp(cmd))
 }
 
 // unknownFlag says what was probably meant by a flag that there is not. A word
@@ -280,11 +287,11 @@ func unknownFlag(cmd *cobra.Command, args []string, unknown *pflag.NotExistError
 			known, words = append(known, "-"+m), append(words, m)
 		}
 	}
-	meant := ""
+	meant := seeHelp(cmd)
 	if word := strings.TrimLeft(typed, "-"); len(word) > 1 {
 		if at := slices.Index(words, config.Suggest(word, words)); at >= 0 {
 			meant = "; did you mean " + known[at] + "?"
 		}
 	}
-	return fmt.Errorf("%s is no option%s%s", typed, meant, seeHelp)
+	return fmt.Errorf("%s is no option%s", typed, meant)
 }

@@ -1,8 +1,6 @@
 package app
 
 import (
-	"fmt"
-
 	"github.com/spf13/cobra"
 
 	"portsentry/internal/view/cli"
@@ -16,15 +14,10 @@ them all. Errors are exit status 2, and without a terminal there is nothing else
 // newTop is the live picture of a daemon.
 func newTop(socket *string) *cobra.Command {
 	return &cobra.Command{
-		Use:   "top",
-		Short: "Show sources, rates, ports and bans as they change; ban and unban by a key",
-		Long:  topLong,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return fmt.Errorf("top takes no argument, and %.60q is one", args[0])
-			}
-			return nil
-		},
+		Use:               "top",
+		Short:             "Show sources, rates, ports and bans as they change; ban and unban by a key",
+		Long:              topLong,
+		Args:              noWords,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return tui.Run(cmd.Context(), cli.NewRemote(cli.Options{Socket: socket}))

@@ -34,13 +34,21 @@ const (
 	TypeLost   = "lost"   // what a follower was too slow for; Count of them
 )
 
+// EventKinds are the words for PastFilter.Kind.
+func EventKinds() []string {
+	kinds := []string{TypeProbes, TypeScan, TypeBan, TypeEnd, TypeChange}
+	for k := detect.KindNone + 1; k.String() != detect.KindNone.String(); k++ {
+		kinds = append(kinds, k.String())
+	}
+	return kinds
+}
+
 // ParseEventKind reads what of PastFilter.Kind is asked for.
 func ParseEventKind(s string) (string, error) {
-	types := []string{TypeProbes, TypeScan, TypeBan, TypeEnd, TypeChange}
-	if slices.Contains(types, s) || detect.ParseKind(s) != detect.KindNone {
+	if slices.Contains(EventKinds(), s) {
 		return s, nil
 	}
-	return "", wrong("%.30q is neither %s nor a kind of probe, such as syn or udp (docs/json.md has all)", s, strings.Join(types, ", "))
+	return "", wrong("%.30q is none of %s", s, strings.Join(EventKinds(), ", "))
 }
 
 // EventList is the answer of GET PathEvents. Asked to follow, the daemon sends one

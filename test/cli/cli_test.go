@@ -7,8 +7,10 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -18,6 +20,7 @@ import (
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"portsentry": func() {
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // as cmd/portsentry has it
 		os.Exit(app.Main(context.Background(), app.Build{Version: "3.0.0", Commit: "4f1c2ab"}, os.Args[1:], os.Stdout, os.Stderr))
 	}})
 }

@@ -113,7 +113,7 @@ func portsentry8() *page {
 	}
 
 	p.section("Commands")
-	p.text("All but `check` and `completion` ask the running daemon over its control socket, which root and the members of the group portsentry may do.")
+	p.text("All but `check`, `replay`, `selftest`, `clear` and `completion` ask the running daemon over its control socket, which root and the members of the group portsentry may do.")
 	for _, c := range subcommands {
 		p.item(c.tag(), c.text)
 	}
@@ -127,6 +127,7 @@ func portsentry8() *page {
 	p.item("`0`", "All went well; the daemon was stopped in order.")
 	p.item("`1`", "The daemon could not start or go on. `health`: not all is well. `unban`: nobody there is banned. `confirm`: nothing waits. `why`: nothing is known of it. `events -f`: the daemon has gone.")
 	p.item("`2`", "A command could not do what was asked. `check`: there are mistakes.")
+	p.item("`141`", "Whoever read the output has stopped, as in `portsentry bans | head`. Nothing is said.")
 	p.item("`255`", "The daemon could not start or go on, and was started with a flag of 1.x.")
 
 	p.section("Files")

@@ -61,8 +61,8 @@ networks; ranges are root's.`,
 			return buffered(cmd.OutOrStdout(), func(w *bufio.Writer) { writeBanned(w, &done, o.Now()) })
 		},
 	}
-	c.Flags().StringVar(&length, "for", "", "how long, as 90s, 10m, 1h30m, 1d or 2w; without it BAN_TIME")
-	c.Flags().StringVar(&reason, "reason", "", "why, in one line: bans and why show it")
+	c.Flags().StringVar(&length, "for", "", "how long, a `time` as 90s, 10m, 1h30m, 1d or 2w; without it BAN_TIME")
+	c.Flags().StringVar(&reason, "reason", "", "why, a `text` of one line: bans and why show it")
 	c.Flags().BoolVar(&force, "force", false, "also who is needed or connected, or where you are logged in from (root)")
 	withinFlag(c, &within)
 	for _, flag := range []string{"for", "reason"} {

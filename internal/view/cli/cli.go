@@ -145,8 +145,13 @@ func decode(r io.Reader, v any) error {
 func buffered(out io.Writer, write func(w *bufio.Writer)) error {
 	w := bufio.NewWriter(out)
 	write(w)
-	if err := w.Flush(); err != nil {
-		return &Error{2, "cannot write the answer: " + err.Error(), ""}
+	return unwritten(w.Flush())
+}
+
+// unwritten says that nobody takes the answer: the disk is full, or the reader has gone.
+func unwritten(err error) error {
+	if err == nil {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("cannot write the answer: %w", err)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net"
@@ -49,7 +50,7 @@ func (o *Options) ask(ctx context.Context, method, path string, asJSON bool, out
 	}
 	if asJSON {
 		if _, err := out.Write(body); err != nil {
-			return nil, &Error{2, "cannot write the answer: " + err.Error(), ""}
+			return nil, unwritten(err)
 		}
 	}
 	var refusal view.Refusal
@@ -58,6 +59,9 @@ func (o *Options) ask(ctx context.Context, method, path string, asJSON bool, out
 	}
 	return nil, refused(resp.StatusCode, &refusal)
 }
+
+// maxSocketName is what sockaddr_un has room for, unix(7).
+const maxSocketName = 107
 
 // refused is an answer other than what was asked for. What the daemon has weighed and
 // does not do is said in its own words.
@@ -94,6 +98,9 @@ func unreachable(err error, socket string) *Error {
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return &Error{2, "portsentry hung up without an answer", "it may be stopping: try again"}
 	}
+	if len(socket) > maxSocketName {
+		err = fmt.Errorf("a socket has a name of at most %d bytes", maxSocketName)
+	}
 	return &Error{2, "cannot ask portsentry at " + socket + ": " + err.Error(), ""}
 }
 
@@ -101,6 +108,9 @@ func unreachable(err error, socket string) *Error {
 func cutShort(err error) error {
 	if err == nil {
 		return nil
+	}
+	if _, ours := errors.AsType[*fs.PathError](err); ours { // what is copied on is no file
+		return unwritten(err)
 	}
 	return &Error{2, "the answer broke off: " + err.Error(), "it is not whole: try again"}
 }

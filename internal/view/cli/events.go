@@ -27,6 +27,7 @@ type pastFlags struct {
 // query is what they come to.
 func (f *pastFlags) query(now time.Time) (url.Values, error) {
 	q := url.Values{}
+	var since time.Time
 	for _, at := range []struct{ name, text string }{{"since", f.since}, {"until", f.until}} {
 		if at.text == "" {
 			continue
@@ -35,6 +36,13 @@ func (f *pastFlags) query(now time.Time) (url.Values, error) {
 		if err != nil {
 			return nil, err
 		}
+		if at.name == "since" && t.After(now) {
+			return nil, &Error{2, fmt.Sprintf("--since: %.40q is yet to come", at.text), ""}
+		}
+		if at.name == "until" && since.After(t) {
+			return nil, &Error{2, fmt.Sprintf("--since %s is after --until %s: nothing lies between", f.since, f.until), ""}
+		}
+		since = t
 		q.Set(at.name, t.Format(time.RFC3339))
 	}
 	if f.source != "" {
@@ -52,7 +60,7 @@ func (f *pastFlags) query(now time.Time) (url.Values, error) {
 		q.Set("kind", kind)
 	}
 	if f.limit < 0 {
-		return nil, &Error{2, fmt.Sprintf("-n %d: how many lines at most; 0 is as many as portsentry gives", f.limit), ""}
+		return nil, &Error{2, fmt.Sprintf("-n %d: must be 1 or more", f.limit), ""}
 	}
 	if f.limit > 0 {
 		q.Set("limit", strconv.Itoa(f.limit))
@@ -100,6 +108,7 @@ was changed by whom. With -f, what happens from now on, one line each, until Ctr
 	c.Flags().StringVar(&asked.kind, "kind", "", "only of this `kind`: of probe (syn, fin, udp, ...), or probes, scan, ban, end, change")
 	c.Flags().IntVarP(&asked.limit, "lines", "n", 0, "`lines` at most (default 50; with -f: of what was before)")
 	c.Flags().BoolVar(&exact, "exact", false, "exact times instead of \"2 min ago\"")
+	_ = c.RegisterFlagCompletionFunc("kind", cobra.FixedCompletions(view.EventKinds(), cobra.ShellCompDirectiveNoFileComp))
 	return finish(c, &asJSON)
 }
 
@@ -186,7 +195,7 @@ func (o *Options) follow(ctx context.Context, q url.Values, asJSON bool, out io.
 			line = row(&e)
 		}
 		if _, err := out.Write(line); err != nil {
-			return &Error{2, "cannot write what happens: " + err.Error(), ""}
+			return unwritten(err)
 		}
 	}
 }

@@ -88,7 +88,7 @@ func TestParseTime(t *testing.T) {
 	at := time.Date(2026, 11, 21, 10, 30, 0, 0, zone)
 	for in, want := range map[string]string{
 		"90s": "2026-11-21T10:28:30+01:00", "1h30m": "2026-11-21T09:00:00+01:00", "2d": "2026-11-19T10:30:00+01:00", "1w": "2026-11-14T10:30:00+01:00",
-		"09:15": "2026-11-21T09:15:00+01:00", "2026-11-20": "2026-11-20T00:00:00+01:00", "2026-11-20 08:00": "2026-11-20T08:00:00+01:00",
+		"09:15": "2026-11-21T09:15:00+01:00", "10:31": "2026-11-20T10:31:00+01:00", "2026-11-20": "2026-11-20T00:00:00+01:00", "2026-11-20 08:00": "2026-11-20T08:00:00+01:00",
 		"2026-11-20T08:00:00Z": "2026-11-20T08:00:00Z", "": "", "1": "", "h": "", "1y": "", "-1h": "", "99999999999h": "", "yesterday": "", "25:00": "",
 	} {
 		got, err := parseTime("since", in, at)
@@ -107,11 +107,11 @@ func TestParseTime(t *testing.T) {
 func TestPastRefuses(t *testing.T) {
 	for command, want := range map[string]string{
 		"events --since soon":           `--since: "soon" is no time; give how long ago (90s, 1h, 2d, 1w) or when ("2026-11-21 09:30", 09:30, 2026-11-21)`,
-		"events --kind sny":             `--kind: "sny" is neither probes, scan, ban, end, change nor a kind of probe, such as syn or udp (docs/json.md has all)`,
+		"events --kind sny":             `--kind: "sny" is none of probes, scan, ban, end, change, syn, fin, null, xmas, maimon, ack, odd, udp, connect, sctp-init, sctp-cookie, ip-protocol, icmp-sweep, icmp-timestamp, icmp-mask, os-detection, version, worm`,
 		"events --source here":          `--source: "here" is no address; give one like 203.0.113.9 or 2001:db8::9`,
-		"events -n -1":                  "-n -1: how many lines at most; 0 is as many as portsentry gives",
+		"events -n -1":                  "-n -1: must be 1 or more",
 		"why":                           "why takes one address, not 0; for example: portsentry why 203.0.113.9",
-		"why 203.0.113.0/24":            `"203.0.113.0/24" is no address; give one like 203.0.113.9 or 2001:db8::9`,
+		"why 203.0.113.0/24":            "why takes one address, and 203.0.113.0/24 is a range; ask about one in it: portsentry why 203.0.113.0",
 		"why 192.0.2.1 --json --pcap x": "--json and --pcap are two answers; give one of them",
 		"report --format pdf":           `--format: "pdf" is none of text, markdown, html, json`,
 	} {

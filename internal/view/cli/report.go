@@ -47,6 +47,7 @@ func reportCommand(o Options) *cobra.Command {
 	c.Flags().StringVar(&since, "since", "24h", "from this `time` on: 1h, 7d, 2026-11-21, \"2026-11-21 09:30\"")
 	c.Flags().StringVar(&until, "until", "", "up to this `time`")
 	c.Flags().StringVar(&format, "format", "text", "`form`: text, markdown, html, json")
+	_ = c.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"text", "markdown", "html", "json"}, cobra.ShellCompDirectiveNoFileComp))
 	return finish(c, &asJSON)
 }
 
@@ -110,7 +111,7 @@ func sections(r *view.Report, now time.Time) []section {
 		b := &r.Bans[i]
 		row := []string{view.Who(b.Prefix), b.Since.In(now.Location()).Format("2 Jan 15:04"), "by hand only", "", b.Reason}
 		if b.Until != nil {
-			row[2] = view.Span(b.Until.Sub(b.Since))
+			row[2] = view.Span(b.Until.Sub(b.Since).Round(time.Second)) // they are read one after the other
 		}
 		if b.Ended != nil {
 			row[3] = b.Ending
@@ -170,7 +171,7 @@ func writeReport(w *bufio.Writer, r *view.Report, now time.Time, width int) erro
 		}
 		_, _ = w.WriteString("\n" + s.title + "\n")
 		if len(s.rows) == 0 {
-			_, _ = w.WriteString(s.none + "\n")
+			wrapped(w, "", 0, s.none, width)
 			continue
 		}
 		writeTable(w, s.trimmed(), width)

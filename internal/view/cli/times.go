@@ -14,8 +14,8 @@ var units = map[byte]time.Duration{
 	's': time.Second, 'm': time.Minute, 'h': time.Hour, 'd': 24 * time.Hour, 'w': 7 * 24 * time.Hour,
 }
 
-// parseTime reads a point in time: how long ago (90s, 1h30m, 2d, 1w), a time of today,
-// a day, or both; in the time zone of now, unless it says another.
+// parseTime reads a point in time: how long ago (90s, 1h30m, 2d, 1w), a time of day, which
+// is yesterday's where today's is yet to come, a day, or both; in the time zone of now, unless it says another.
 func parseTime(flag, s string, now time.Time) (time.Time, error) {
 	if ago, ok := parseLength(s); ok {
 		return now.Add(-ago), nil
@@ -28,7 +28,13 @@ func parseTime(flag, s string, now time.Time) (time.Time, error) {
 	for _, layout := range []string{"15:04:05", "15:04"} {
 		if t, err := time.ParseInLocation(layout, s, now.Location()); err == nil {
 			y, m, d := now.Date()
-			return time.Date(y, m, d, t.Hour(), t.Minute(), t.Second(), 0, now.Location()), nil
+			of := func(day int) time.Time {
+				return time.Date(y, m, day, t.Hour(), t.Minute(), t.Second(), 0, now.Location())
+			}
+			if today := of(d); !today.After(now) {
+				return today, nil
+			}
+			return of(d - 1), nil
 		}
 	}
 	return time.Time{}, &Error{2, fmt.Sprintf("--%s: %.40q is no time", flag, s), `give how long ago (90s, 1h, 2d, 1w) or when ("2026-11-21 09:30", 09:30, 2026-11-21)`}

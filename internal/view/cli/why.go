@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"os"
 	"strings"
@@ -37,16 +36,20 @@ With --pcap, write those packets as a capture, for tcpdump -r, Wireshark or
 			return &Error{2, fmt.Sprintf("why takes one address, not %d", len(args)), "for example: portsentry why 203.0.113.9"}
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			a, err := netip.ParseAddr(args[0])
+			p, err := target(args)
 			if err != nil {
-				return &Error{2, fmt.Sprintf("%.60q is no address; give one like 203.0.113.9 or 2001:db8::9", args[0]), ""}
+				return err
+			}
+			a := p.Addr()
+			if !p.IsSingleIP() {
+				return &Error{2, fmt.Sprintf("why takes one address, and %s is a range", p), "ask about one in it: portsentry why " + a.String()}
 			}
 			if asJSON && pcap != "" {
 				return &Error{2, "--json and --pcap are two answers", "give one of them"}
 			}
 			var y view.Why
 			out := cmd.OutOrStdout()
-			path := view.PathWhy + "/" + url.PathEscape(a.WithZone("").String())
+			path := view.PathWhy + "/" + url.PathEscape(a.String())
 			body, err := o.ask(cmd.Context(), http.MethodGet, path, asJSON, out)
 			if err != nil {
 				return err
@@ -137,7 +140,7 @@ func rules(list []view.Rule) string {
 	words := make([]string, len(list))
 	file, defaults := "", ""
 	for i, r := range list {
-		words[i] = r.Key + "=" + shorten(view.Printable(r.Value), 24)
+		words[i] = view.Printable(r.Key) + "=" + shorten(view.Printable(r.Value), 24)
 		switch in, line, ok := strings.Cut(r.Where, ":"); {
 		case !ok:
 			defaults = "; what has no line is the default"
@@ -227,8 +230,12 @@ func pastBan(b *view.PastBan, now time.Time, exact bool) string {
 
 // seen is what is known of a source, in a line.
 func seen(s *view.Source, now time.Time, exact bool) string {
-	out := fmt.Sprintf("%s %s to %s %s (%s), first %s, last %s", view.Grouped(s.Probes), view.Plural(int(s.Probes), "packet"),
-		view.Grouped(uint64(s.Ports)), view.Plural(int(s.Ports), "port"), view.Printable(strings.Join(s.Kinds, ", ")), ago(s.First, now, exact), ago(s.Last, now, exact))
+	least := "" // ports are counted in each span of time and kind by themselves
+	if s.Probes > uint64(s.Ports) {
+		least = "at least "
+	}
+	out := fmt.Sprintf("%s %s to %s%s %s (%s), first %s, last %s", view.Grouped(s.Probes), view.Plural(int(s.Probes), "packet"),
+		least, view.Grouped(uint64(s.Ports)), view.Plural(int(s.Ports), "port"), view.Printable(strings.Join(s.Kinds, ", ")), ago(s.First, now, exact), ago(s.Last, now, exact))
 	if s.Tool != "" {
 		out += "; with " + view.Printable(s.Tool)
 	}

@@ -106,7 +106,7 @@ func TestPastQuestions(t *testing.T) {
 	for url, want := range map[string]string{
 		"/v1/events?since=yesterday":      `{"error":"since=\"yesterday\": parsing time`,
 		"/v1/events?limit=-1":             `{"error":"limit=\"-1\": value out of range"`,
-		"/v1/events?kind=sny":             `{"error":"kind=\"sny\": \"sny\" is neither`,
+		"/v1/events?kind=sny":             `{"error":"kind=\"sny\": \"sny\" is none of`,
 		"/v1/events?source=here":          `{"error":"source=\"here\"`,
 		"/v1/events?colour=red":           `{"error":"\"colour\" is not asked for here, or twice"}`,
 		"/v1/sources?follow=1":            `{"error":"\"follow\" is not asked for here, or twice"}`,

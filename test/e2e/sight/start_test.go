@@ -210,7 +210,7 @@ IGNORE_FILE=/etc/portsentry/portsentry.ignore
 		{"check without the file", []string{"check", "-c", missing}, 2, []string{"cannot read the configuration: "}},
 		{"start without the file", []string{"-c", missing}, 1, []string{"cannot read the configuration: "}},
 		{"a command that is none", []string{"statsu"}, 1, []string{`"statsu" is no command of portsentry; did you mean status?`}},
-		{"a flag that is none", []string{"--sokcet", "x"}, 1, []string{"--sokcet is no option; did you mean --socket?; portsentry --help shows what there is"}},
+		{"a flag that is none", []string{"--sokcet", "x"}, 1, []string{"--sokcet is no option; did you mean --socket?"}},
 		{"a socket that cannot be", []string{"-c", good, "--socket", filepath.Join(good, "control.sock")}, 1, []string{"control socket "}},
 		{"status of nobody", []string{"status", "--socket", filepath.Join(dir, "nobody.sock")}, 2, []string{""}},
 	} {
