@@ -31,6 +31,9 @@ func (s *shard) bucket(h uint64) **entry { return &s.buckets[h&uint64(len(s.buck
 
 // of gives the entry of exactly p, or nil.
 func (t *table) of(p netip.Prefix) *entry {
+	if t.number == 0 { // for every packet where nobody is answered
+		return nil
+	}
 	s, h := t.place(p)
 	if s.number == 0 {
 		return nil
