@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -65,6 +66,8 @@ func TestInitScript(t *testing.T) {
 		}
 		return
 	}
+	// Under nohup a shell would hear no HUP: what we catch, our children have as usual.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP)
 	furnish(t)
 	t.Run("stopped", testStopped)
 	t.Run("modes", testModes)
