@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"runtime"
 	"slices"
+	"sort"
 	"time"
 )
 
@@ -23,14 +24,38 @@ type InForce struct {
 // count asks for what the ban of row has dropped.
 func (row *InForce) count(counters map[string]Counter) {
 	for _, name := range row.Methods {
-		c := counters[name]
-		if c == nil {
-			continue
+		if c := counters[name]; c != nil {
+			if dropped, alive, ok := c.Counts(row.Ban.Prefix); ok {
+				row.counted(dropped, alive)
+			}
 		}
-		if dropped, alive, ok := c.Counts(row.Ban.Prefix); ok {
-			row.Counted, row.Alive = true, row.Alive || alive
-			row.Dropped += dropped
+	}
+}
+
+func (row *InForce) counted(dropped uint64, alive bool) {
+	row.Counted, row.Alive = true, row.Alive || alive
+	row.Dropped += dropped
+}
+
+// countMany is how many rows there are before their counters are asked for all at once.
+const countMany = 256
+
+// countAll asks for what the bans of rows, which are in order, have dropped.
+func countAll(rows []InForce, counters map[string]Counter) {
+	if len(rows) < countMany {
+		for i := range rows {
+			rows[i].count(counters)
 		}
+		return
+	}
+	for name, c := range counters {
+		// With an error, what was not told of is not counted.
+		_ = c.EachCount(func(p netip.Prefix, dropped uint64, alive bool) {
+			i := sort.Search(len(rows), func(i int) bool { return rows[i].Ban.Prefix.Compare(p) >= 0 })
+			if i < len(rows) && rows[i].Ban.Prefix == p && slices.Contains(rows[i].Methods, name) {
+				rows[i].counted(dropped, alive)
+			}
+		})
 	}
 }
 
@@ -102,9 +127,7 @@ func (r *Responder) Count() int {
 // begins or ends meanwhile may be missing.
 func (r *Responder) List() []InForce {
 	out, counters := r.rows()
-	for i := range out { // which may take a while: nobody waits for it
-		out[i].count(counters)
-	}
+	countAll(out, counters) // which may take a while: nobody waits for it
 	return out
 }
 

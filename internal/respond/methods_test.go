@@ -502,6 +502,37 @@ func (c tally) Counts(p netip.Prefix) (dropped uint64, alive, ok bool) {
 	return n, n%2 == 1, ok
 }
 
+func (c tally) EachCount(tell func(p netip.Prefix, dropped uint64, alive bool)) error {
+	for p, n := range c.dropped {
+		tell(netip.MustParsePrefix(p), n, n%2 == 1)
+	}
+	return nil
+}
+
+// Many are asked for at once, and come to the same.
+func TestCountMany(t *testing.T) {
+	one := tally{newWay("one", func(b *Ban) bool { return b.Prefix.Addr().Is4() }), map[string]uint64{"2001:db8::9/128": 9, "192.0.2.1/32": 5}}
+	two := tally{newWay("two", nil), make(map[string]uint64)}
+	r := New([]Method{one, two}, nil, Plan{}, &ledger{})
+	for i := range countMany + 10 {
+		src := netip.AddrFrom4([4]byte{203, 0, byte(113 + i>>8), byte(i)})
+		answer(r, verdict(src.String(), judge.Soft, config.BlockBan), false, never(t))
+		one.dropped[src.String()+"/32"], two.dropped[src.String()+"/32"] = uint64(2*i), 1
+	}
+	answer(r, verdict("2001:db8::9", judge.Soft, config.BlockBan), false, never(t)) // one does not hold it
+	rows := r.List()
+	if len(rows) != countMany+11 {
+		t.Fatalf("%d rows", len(rows))
+	}
+	for _, row := range rows {
+		alone := row
+		alone.Counted, alone.Dropped, alone.Alive = false, 0, false
+		if alone.count(r.counters()); row.Counted != alone.Counted || row.Dropped != alone.Dropped || row.Alive != alone.Alive {
+			t.Errorf("%v: %d dropped among many, %d alone", row.Ban.Prefix, row.Dropped, alone.Dropped)
+		}
+	}
+}
+
 // What a ban has dropped comes from the methods that hold it and count.
 func TestCounters(t *testing.T) {
 	mute := newWay("mute", nil)

@@ -87,6 +87,9 @@ type Stopper interface{ Stops(b *Ban) string }
 // somebody has it. ok is false for what the method does not hold.
 type Counter interface {
 	Counts(p netip.Prefix) (dropped uint64, alive, ok bool)
+	// EachCount tells of every ban that the method holds: to ask for each of many
+	// takes many times as long.
+	EachCount(tell func(p netip.Prefix, dropped uint64, alive bool)) error
 }
 
 // Checker is a Method that can be asked whether it still holds bans: somebody else

@@ -227,6 +227,16 @@ func (m *Method) Counts(p netip.Prefix) (dropped uint64, alive, ok bool) {
 	return b.Dropped, b.Alive, true
 }
 
+// EachCount is for respond.Counter.
+func (m *Method) EachCount(tell func(p netip.Prefix, dropped uint64, alive bool)) error {
+	return m.sensor.EachBan(func(b *bpf.Ban) bool {
+		if b.Strength != bpf.Pardon {
+			tell(b.Prefix, b.Dropped, b.Alive)
+		}
+		return true
+	})
+}
+
 // Run takes what has ended out of the table, until ctx ends. While nothing is in
 // it, it sleeps.
 func (m *Method) Run(ctx context.Context) error {

@@ -3,7 +3,9 @@ package cli
 import (
 	"bufio"
 	"cmp"
+	"encoding/json"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,6 +13,55 @@ import (
 
 	"portsentry/internal/view"
 )
+
+// banList is a view.BanList: there may be a million.
+type banList []view.Ban
+
+func (l *banList) read(d *json.Decoder) error {
+	defer debug.SetGCPercent(debug.SetGCPercent(400)) // all of it is kept
+	if err := expect(d, json.Delim('{')); err != nil {
+		return err
+	}
+	for d.More() {
+		switch key, err := d.Token(); {
+		case err != nil:
+			return err
+		case key != "bans":
+			var other json.RawMessage
+			if err := d.Decode(&other); err != nil {
+				return err
+			}
+			continue
+		}
+		switch open, err := d.Token(); {
+		case err != nil:
+			return err
+		case open == nil: // null
+			continue
+		case open != json.Delim('['):
+			return fmt.Errorf("%v where a list should be", open)
+		}
+		for d.More() {
+			*l = append(*l, view.Ban{})
+			if err := d.Decode(&(*l)[len(*l)-1]); err != nil {
+				return err
+			}
+		}
+		if err := expect(d, json.Delim(']')); err != nil {
+			return err
+		}
+	}
+	return expect(d, json.Delim('}'))
+}
+
+// expect reads a token that has to be there.
+func expect(d *json.Decoder, want json.Token) error {
+	got, err := d.Token()
+	if err == nil && got != want {
+		err = fmt.Errorf("%v where %v should be", got, want)
+	}
+	return err
+}
 
 // writeBans writes the table of bans, newest first.
 func writeBans(w *bufio.Writer, bans []view.Ban, now time.Time, width int, exact bool) {

@@ -91,12 +91,12 @@ func bansCommand(o Options) *cobra.Command {
 		Short: "List who is banned, newest first",
 		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var list view.BanList
+			var list banList
 			out := cmd.OutOrStdout()
 			if err := o.get(cmd.Context(), view.PathBans, &list, asJSON, out); err != nil || asJSON {
 				return err
 			}
-			return buffered(out, func(w *bufio.Writer) { writeBans(w, list.Bans, o.Now(), width(out), exact) })
+			return buffered(out, func(w *bufio.Writer) { writeBans(w, list, o.Now(), width(out), exact) })
 		},
 	}
 	c.Flags().BoolVar(&exact, "exact", false, "exact times instead of \"in 41 min\"")
@@ -133,9 +133,18 @@ func (o *Options) get(ctx context.Context, path string, v any, asJSON bool, out 
 	return cutShort(err)
 }
 
+// streamed is an answer that is read while the daemon is still writing it.
+type streamed interface {
+	read(d *json.Decoder) error
+}
+
 func decode(r io.Reader, v any) error {
 	d := json.NewDecoder(r)
-	if err := d.Decode(v); err != nil {
+	read := func() error { return d.Decode(v) }
+	if s, ok := v.(streamed); ok {
+		read = func() error { return s.read(d) }
+	}
+	if err := read(); err != nil {
 		return cutShort(err)
 	}
 	_, err := io.Copy(io.Discard, r)
