@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,7 +17,6 @@ import (
 type banList []view.Ban
 
 func (l *banList) read(d *json.Decoder) error {
-	defer debug.SetGCPercent(debug.SetGCPercent(400)) // all of it is kept
 	if err := expect(d, json.Delim('{')); err != nil {
 		return err
 	}

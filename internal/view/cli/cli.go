@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -91,6 +92,7 @@ func bansCommand(o Options) *cobra.Command {
 		Short: "List who is banned, newest first",
 		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			defer debug.SetGCPercent(debug.SetGCPercent(400)) // all of it is kept to the end
 			var list banList
 			out := cmd.OutOrStdout()
 			if err := o.get(cmd.Context(), view.PathBans, &list, asJSON, out); err != nil || asJSON {

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"bufio"
-	"fmt"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -53,26 +52,33 @@ func writeTable(w *bufio.Writer, columns []column, width int) {
 
 // writeRow writes one row; -1: the titles.
 func writeRow(w *bufio.Writer, columns []column, row int) {
-	line := ""
-	for i, c := range columns {
+	spaces := 0 // before what comes next; none at the end of a line
+	for i := range columns {
+		c := &columns[i]
 		text := c.title
 		if row >= 0 {
 			text = c.cells[row]
 		}
-		text = shorten(text, c.width)
-		pad := strings.Repeat(" ", max(0, c.width-utf8.RuneCountInString(text)))
-		if c.paint != nil && row >= 0 {
-			text = c.paint(text)
+		text = strings.TrimRight(shorten(text, c.width), " ")
+		pad := max(0, c.width-utf8.RuneCountInString(text))
+		if i > 0 {
+			spaces += 2
 		}
 		if c.right {
-			text, pad = pad+text, ""
+			spaces, pad = spaces+pad, 0
 		}
-		if i > 0 {
-			text = "  " + text
+		if text != "" {
+			if c.paint != nil && row >= 0 {
+				text = c.paint(text)
+			}
+			for ; spaces > 0; spaces-- {
+				_ = w.WriteByte(' ')
+			}
+			_, _ = w.WriteString(text)
 		}
-		line += text + pad
+		spaces += pad
 	}
-	_, _ = fmt.Fprintln(w, strings.TrimRight(line, " "))
+	_ = w.WriteByte('\n')
 }
 
 // fit narrows the last column, if that may be, and then leaves columns out until
