@@ -72,6 +72,7 @@ func small(t *testing.T, packages string) string {
 	dir, err := os.MkdirTemp("", "debian-")
 	check(t, err)
 	t.Cleanup(func() { check(t, os.RemoveAll(dir)) })
+	check(t, os.Chmod(dir, 0o755)) // other users than root have to get in
 	output(t, "/", "debootstrap", "--variant=minbase", "--include="+packages, "bookworm", dir)
 	return dir
 }

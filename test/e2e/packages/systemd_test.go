@@ -29,6 +29,7 @@ func TestSystemd(t *testing.T) {
 	l := lab.New(t)
 	dir := small(t, "systemd,procps,iproute2,nftables")
 	m := &machine{systemd(t, dir, l.Host.NS), l, "portsentry"}
+	defer m.tell()
 	deb := m.put(filepath.Join(packages(t, version, "amd64"), "portsentry_"+version+"_amd64.deb"))
 	before := m.files()
 	m.run("mkdir", "/sys/fs/bpf/another") // somebody else's
@@ -55,6 +56,14 @@ func TestSystemd(t *testing.T) {
 	}
 	if said, _ := m.try("getent", "passwd", "portsentry"); said != "" {
 		t.Errorf("left: %s", said)
+	}
+}
+
+// tell logs what systemd and the daemon said, where something went wrong.
+func (m *machine) tell() {
+	if m.t.Failed() {
+		said, _ := m.try("journalctl", "--no-pager", "-n", "60")
+		m.t.Logf("the journal says\n%s", said)
 	}
 }
 
