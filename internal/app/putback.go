@@ -142,11 +142,9 @@ func (d *daemon) hold(ctx context.Context, m respond.Method, trust *judge.Trust,
 		}
 		bans, at = bans[:0], at[:0]
 	}
-	s, ok := m.(respond.Sparer)
-	spares := ok && s.Spares()
 	for i := range rows {
 		b := &rows[i].Ban
-		if !m.Takes(b) || !spares && !b.Prefix.IsSingleIP() && trust.Within(b.Prefix) != judge.NotSpared {
+		if !m.Takes(b) || !respond.Spares(m) && !b.Prefix.IsSingleIP() && trust.Within(b.Prefix) != judge.NotSpared {
 			continue
 		}
 		if bans, at = append(bans, *b), append(at, i); len(bans) == holdAtOnce {

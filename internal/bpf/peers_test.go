@@ -15,6 +15,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"portsentry/internal/pktgen"
 )
 
 // openedPeers are closed at the end of the test.
@@ -196,29 +198,6 @@ func TestPeers(t *testing.T) {
 	}
 }
 
-// segment is an IPv4 packet from src to 10.7.0.1 with a TCP segment in it.
-func segment(src netip.Addr, port uint16, flags byte, payload string) []byte {
-	b := make([]byte, 40, 40+len(payload))
-	b = append(b, payload...)
-	b[0], b[8], b[9] = 0x45, 64, unix.IPPROTO_TCP
-	copy(b[12:], src.AsSlice())
-	copy(b[16:], []byte{10, 7, 0, 1})
-	tcp := b[20:]
-	binary.BigEndian.PutUint16(tcp, 40000)
-	binary.BigEndian.PutUint16(tcp[2:], port)
-	binary.BigEndian.PutUint32(tcp[4:], 1e6)
-	tcp[12], tcp[13], tcp[14] = 5<<4, flags, 0xff
-	sum := uint32(unix.IPPROTO_TCP + len(tcp))
-	for i := 12; i+1 < len(b); i += 2 { // pseudo-header and segment, of even length
-		sum += uint32(binary.BigEndian.Uint16(b[i:]))
-	}
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	binary.BigEndian.PutUint16(tcp[16:], ^uint16(sum))
-	return b
-}
-
 // What can be sent with a false source makes nobody a peer.
 func TestPeersAreNotForged(t *testing.T) {
 	enterSpace(t)
@@ -230,7 +209,7 @@ func TestPeersAreNotForged(t *testing.T) {
 	}
 	l := listening(t, "tcp4", "10.7.0.1:22", 0)
 	p := openedPeers(t, asIs)
-	send := func(src string, flags byte, payload string) {
+	send := func(src string, flags uint16, payload string) {
 		t.Helper()
 		var err error
 		far.do(func() {
@@ -239,7 +218,15 @@ func TestPeersAreNotForged(t *testing.T) {
 				return
 			}
 			defer unix.Close(fd)
-			err = unix.Sendto(fd, segment(netip.MustParseAddr(src), 22, flags, payload), 0, &unix.SockaddrInet4{Addr: [4]byte{10, 7, 0, 1}})
+			forged := pktgen.Packet{
+				Src: netip.MustParseAddr(src), Dst: netip.MustParseAddr("10.7.0.1"), Proto: pktgen.ProtoTCP,
+				SrcPort: 40000, DstPort: 22, Flags: flags, Seq: 1e6, Window: 0xff00, TTL: 64, Payload: []byte(payload),
+			}
+			var data []byte
+			if data, err = forged.AppendTo(nil, nil); err != nil {
+				return
+			}
+			err = unix.Sendto(fd, data, 0, &unix.SockaddrInet4{Addr: [4]byte{10, 7, 0, 1}})
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -129,7 +129,8 @@ func part(b []byte, off, n uint64) []byte {
 	return b[off : off+n]
 }
 
-// named says where in names s is, 0 for nowhere: the name there is the empty one.
+// named gives the place of s in names; 0 is the place of the empty name, and for what is
+// not among them.
 func named(names []byte, s string) uint32 {
 	return uint32(bytes.Index(names, []byte("\x00"+s+"\x00")) + 1)
 }

@@ -116,8 +116,10 @@ type method struct {
 // enforces reports whether the method keeps the owner of b out now.
 func (m *method) enforces(b *Ban) bool { return m.Enforces() && m.Takes(b) }
 
-// spares reports whether nobody is kept out who is to be spared.
-func (m *method) spares() bool {
-	s, ok := m.Method.(Sparer)
+func (m *method) spares() bool { return Spares(m.Method) }
+
+// Spares reports whether m keeps nobody out who is to be spared.
+func Spares(m Method) bool {
+	s, ok := m.(Sparer)
 	return ok && s.Spares() || !m.Enforces()
 }

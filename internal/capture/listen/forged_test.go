@@ -1,7 +1,6 @@
 package listen
 
 import (
-	"encoding/binary"
 	"net/netip"
 	"os"
 	"testing"
@@ -9,32 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portsentry/internal/capture"
+	"portsentry/internal/pktgen"
 )
-
-// dataSYN is an IPv4 packet with a SYN to port of here4 that has data, as TCP Fast
-// Open (RFC 7413) sends it.
-func dataSYN(src netip.Addr, port uint16) []byte {
-	const payload = "data"
-	b := make([]byte, 40, 40+len(payload)) // RFC 791, RFC 9293
-	b[0], b[8], b[9] = 0x45, 64, unix.IPPROTO_TCP
-	copy(b[12:], src.AsSlice())
-	copy(b[16:], netip.MustParseAddr(here4).AsSlice())
-	b = append(b, payload...)
-	tcp := b[20:]
-	binary.BigEndian.PutUint16(tcp, 40000)
-	binary.BigEndian.PutUint16(tcp[2:], port)
-	binary.BigEndian.PutUint32(tcp[4:], 1e6)
-	tcp[12], tcp[13], tcp[14] = 5<<4, 0x02, 0xff
-	sum := uint32(unix.IPPROTO_TCP + len(tcp))
-	for i := 12; i+1 < len(b); i += 2 { // pseudo-header and segment, of even length
-		sum += uint32(binary.BigEndian.Uint16(b[i:]))
-	}
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	binary.BigEndian.PutUint16(tcp[16:], ^uint16(sum))
-	return b
-}
 
 // A contact by TCP is proof of its source. A SYN alone is none, though the host has
 // Fast Open at every listener and wants no cookie (tcp_fastopen of ip-sysctl), and
@@ -55,7 +30,15 @@ func TestSYNWithDataIsNoContact(t *testing.T) {
 					return
 				}
 				defer unix.Close(fd)
-				forged := dataSYN(netip.MustParseAddr("192.0.2.99"), 2000)
+				syn := pktgen.Packet{
+					Src: netip.MustParseAddr("192.0.2.99"), Dst: netip.MustParseAddr(here4), Proto: pktgen.ProtoTCP,
+					SrcPort: 40000, DstPort: 2000, Flags: pktgen.SYN, Seq: 1e6, Window: 0xff00, TTL: 64, Payload: []byte("data"),
+				}
+				forged, err := syn.AppendTo(nil, nil)
+				if err != nil {
+					t.Error(err)
+					return
+				}
 				if err := unix.Sendto(fd, forged, 0, &unix.SockaddrInet4{Addr: [4]byte{192, 0, 2, 1}}); err != nil {
 					t.Error(err)
 				}

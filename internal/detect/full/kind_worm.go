@@ -34,10 +34,10 @@ func likeWorm(s *detect.Scan, only uint16) bool {
 		(s.Kind == detect.KindSYN || s.Kind == detect.KindConnect || s.Kind == detect.KindUDP)
 }
 
-// soughtNowhere are the system ports (RFC 6335) that clients turn to at strangers' all over
-// the Internet: those of names, the Web, mail and news. The others are asked for of
-// machines that somebody knows.
-func soughtNowhere(port uint16) bool {
+// soughtEverywhere are the ports that clients turn to at strangers' all over the Internet:
+// of the system ports (RFC 6335) those of names, the Web, mail and news. The others are
+// asked for of machines that somebody knows.
+func soughtEverywhere(port uint16) bool {
 	switch port {
 	case 25, 53, 80, 110, 113, 119, 143, 443, 465, 563, 587, 853, 993, 995:
 		return true
@@ -49,7 +49,7 @@ func soughtNowhere(port uint16) bool {
 // a service that worms have spread through, or that nobody has at strangers', or its
 // sender makes his packets himself, for he wants no connection.
 func sweeps(c *detect.Contact, kind detect.Kind) bool {
-	return wormPort(c.Proto, c.DstPort) || kind == detect.KindSYN || c.Proto == decode.ProtoTCP && !soughtNowhere(c.DstPort)
+	return wormPort(c.Proto, c.DstPort) || kind == detect.KindSYN || c.Proto == decode.ProtoTCP && !soughtEverywhere(c.DstPort)
 }
 
 // sweep counts what a source does with one service, at whatever addresses: worms, and

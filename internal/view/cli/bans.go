@@ -3,8 +3,11 @@ package cli
 import (
 	"bufio"
 	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,10 +16,19 @@ import (
 	"portsentry/internal/view"
 )
 
-// banList is a view.BanList: there may be a million.
-type banList []view.Ban
+// eachBan hands the bans on one by one, while the daemon is still writing them: there may
+// be a million.
+func (o *Options) eachBan(ctx context.Context, take func(b *view.Ban)) error {
+	body, err := o.ask(ctx, http.MethodGet, view.PathBans, false, io.Discard)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = body.Close() }()
+	return cutShort(readBans(json.NewDecoder(body), take))
+}
 
-func (l *banList) read(d *json.Decoder) error {
+// readBans reads a view.BanList, of which the list alone is looked at.
+func readBans(d *json.Decoder, take func(b *view.Ban)) error {
 	if err := expect(d, json.Delim('{')); err != nil {
 		return err
 	}
@@ -40,16 +52,17 @@ func (l *banList) read(d *json.Decoder) error {
 			return fmt.Errorf("%v where a list should be", open)
 		}
 		for d.More() {
-			*l = append(*l, view.Ban{})
-			if err := d.Decode(&(*l)[len(*l)-1]); err != nil {
+			var b view.Ban
+			if err := d.Decode(&b); err != nil {
 				return err
 			}
+			take(&b)
 		}
 		if err := expect(d, json.Delim(']')); err != nil {
 			return err
 		}
 	}
-	return expect(d, json.Delim('}'))
+	return expect(d, json.Delim('}')) // it was whole
 }
 
 // expect reads a token that has to be there.

@@ -92,10 +92,13 @@ func bansCommand(o Options) *cobra.Command {
 		Short: "List who is banned, newest first",
 		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			defer debug.SetGCPercent(debug.SetGCPercent(400)) // all of it is kept to the end
-			var list banList
 			out := cmd.OutOrStdout()
-			if err := o.get(cmd.Context(), view.PathBans, &list, asJSON, out); err != nil || asJSON {
+			if asJSON {
+				return o.get(cmd.Context(), view.PathBans, nil, true, out)
+			}
+			defer debug.SetGCPercent(debug.SetGCPercent(400)) // all of it is kept to the end
+			var list []view.Ban
+			if err := o.eachBan(cmd.Context(), func(b *view.Ban) { list = append(list, *b) }); err != nil {
 				return err
 			}
 			return buffered(out, func(w *bufio.Writer) { writeBans(w, list, o.Now(), width(out), exact) })
@@ -135,18 +138,9 @@ func (o *Options) get(ctx context.Context, path string, v any, asJSON bool, out 
 	return cutShort(err)
 }
 
-// streamed is an answer that is read while the daemon is still writing it.
-type streamed interface {
-	read(d *json.Decoder) error
-}
-
 func decode(r io.Reader, v any) error {
 	d := json.NewDecoder(r)
-	read := func() error { return d.Decode(v) }
-	if s, ok := v.(streamed); ok {
-		read = func() error { return s.read(d) }
-	}
-	if err := read(); err != nil {
+	if err := d.Decode(v); err != nil {
 		return cutShort(err)
 	}
 	_, err := io.Copy(io.Discard, r)

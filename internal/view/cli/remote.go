@@ -52,34 +52,19 @@ func (r *Remote) Sources(ctx context.Context, since time.Time, limit int) (list 
 // Bans are the latest, at most limit, and whether there are more. The answer may have
 // half a million: no more than a few are held at once.
 func (r *Remote) Bans(ctx context.Context, limit int) (latest []view.Ban, more bool, err error) {
-	body, err := r.o.ask(ctx, http.MethodGet, view.PathBans, false, io.Discard)
-	if err != nil {
-		return nil, false, err
-	}
-	defer func() { _ = body.Close() }()
 	keep := func() {
 		slices.SortFunc(latest, func(a, b view.Ban) int { return b.Since.Compare(a.Since) })
 		if len(latest) > limit {
 			latest, more = latest[:limit], true
 		}
 	}
-	d := json.NewDecoder(body)
-	for range 3 { // {"bans":[
-		if _, err := d.Token(); err != nil {
-			return nil, false, cutShort(err)
-		}
-	}
-	for d.More() {
-		var b view.Ban
-		if err := d.Decode(&b); err != nil {
-			return nil, false, cutShort(err)
-		}
-		if latest = append(latest, b); len(latest) >= 2*limit {
+	err = r.o.eachBan(ctx, func(b *view.Ban) {
+		if latest = append(latest, *b); len(latest) >= 2*limit {
 			keep()
 		}
-	}
-	if _, err := d.Token(); err != nil { // the end of the list: it was whole
-		return nil, false, cutShort(err)
+	})
+	if err != nil {
+		return nil, false, err
 	}
 	keep()
 	return latest, more, nil

@@ -15,7 +15,8 @@ var units = map[byte]time.Duration{
 }
 
 // parseTime reads a point in time: how long ago (90s, 1h30m, 2d, 1w), a time of day, which
-// is yesterday's where today's is yet to come, a day, or both; in the time zone of now, unless it says another.
+// is yesterday's where today's is yet to come, a day, or both; in the time zone of now,
+// unless it says another.
 func parseTime(flag, s string, now time.Time) (time.Time, error) {
 	if ago, ok := parseLength(s); ok {
 		return now.Add(-ago), nil

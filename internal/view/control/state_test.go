@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"math"
 	"net/netip"
+	"reflect"
 	"testing"
 	"time"
 
@@ -20,6 +21,11 @@ func TestBansAreWrittenAsJSON(t *testing.T) {
 	}
 	all := plain
 	all.Prefix, all.Until, all.Dropped, all.Alive, all.Note = netip.MustParsePrefix("2001:db8::/56"), &until, &many, true, "hosts.deny <stays>"
+	for i, v := 0, reflect.ValueOf(all); i < v.NumField(); i++ {
+		if v.Field(i).IsZero() {
+			t.Errorf("%s is not tried", v.Type().Field(i).Name)
+		}
+	}
 	bans := []view.Ban{plain, all, {Methods: []string{}}, {Times: -1, Methods: []string{""}, Dropped: &none, Since: time.Now()}}
 	for _, reason := range []string{`"`, `\`, "&", "\x00\t\n\x7f", "\x1b[31m", "\xff\xfe", "\u2028 \u202e", "h\u00e9 \U0001f600", "</script>"} {
 		odd := plain
