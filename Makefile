@@ -45,7 +45,8 @@ test-long:
 	@scripts/deps long
 	scripts/fuzz
 	{ $(TESTENV) CGO_ENABLED=1 PORTSENTRY_LONG=1 $(GO) $(TEST) -timeout 60m ./...; \
-	  $(TESTENV) CGO_ENABLED=1 PORTSENTRY_LONG=1 PORTSENTRY_CAPTURE=afpacket $(GO) $(TEST) -timeout 60m $$($(GO) list ./test/e2e/... | grep -vE '/(xdp|packages)$$'); } | $(GO) run ./test/summary
+	  $(TESTENV) PORTSENTRY_LONG=1 $(GO) test -count=1 -json -timeout 20m ./internal/store/sqlite; \
+	  $(TESTENV) CGO_ENABLED=1 PORTSENTRY_LONG=1 PORTSENTRY_CAPTURE=afpacket $(GO) $(TEST) -timeout 60m $$($(GO) list ./test/e2e/... | grep -vE '/(xdp|packages|privileges)$$'); } | $(GO) run ./test/summary
 
 packages:
 	@GO='$(GO)' VERSION='$(VERSION)' COMMIT='$(COMMIT)' ARCHES='$(ARCHES)' MAINTAINER='$(MAINTAINER)' \

@@ -147,7 +147,7 @@ func parseArrival(oob []byte) (a arrival, ok bool) {
 	for len(oob) > 0 {
 		h, data, rest, err := unix.ParseOneSocketControlMessage(oob)
 		if err != nil {
-			return a, false
+			return arrival{}, false
 		}
 		oob = rest
 		switch {

@@ -42,7 +42,7 @@ func fail(l *Long, a netip.Addr, t int64) detect.Memory {
 	}
 	m.Score += float32(step)
 	m.Ports |= m.Ports<<1 | 1
-	m.Days = m.Days<<(t/day-m.Last/day) | 1
+	m.Days = m.Days<<max(t/day-m.Last/day, 0) | 1 // a file may say what is still to come
 	m.Last = t
 	l.Keep(a, m)
 	return m

@@ -22,6 +22,10 @@ func size(t *testing.T, path string) (n int64) {
 	return n
 }
 
+// long reports whether what takes minutes is to be run: not under the race detector, which
+// makes hours of them.
+func long() bool { return os.Getenv("PORTSENTRY_LONG") == "1" && !underRace }
+
 // flood sees forged sources, n of them, spread over so many intervals, each of which is
 // banned for a while.
 func flood(t *testing.T, j *Journal, n, intervals int) {
@@ -49,7 +53,7 @@ func flood(t *testing.T, j *Journal, n, intervals int) {
 // The database stays as small as it must, forgets what is oldest, and no ban that stands.
 func TestSizeIsBounded(t *testing.T) {
 	n, most := 4_000, int64(4<<20)
-	if os.Getenv("PORTSENTRY_LONG") == "1" {
+	if long() {
 		n, most = 1_000_000, 8<<20
 	}
 	path := file(t)
@@ -165,7 +169,7 @@ func integrity(t *testing.T, path string) {
 
 // In memory even bans that stand make room: nothing is put back from there.
 func TestMemoryIsBounded(t *testing.T) {
-	if os.Getenv("PORTSENTRY_LONG") != "1" {
+	if !long() {
 		t.Skip("runs in make test-long")
 	}
 	j, _, _ := running(t, Options{})

@@ -68,7 +68,7 @@ func TestHelperUnit(t *testing.T) {
 	helper.Stop(syscall.SIGTERM)
 	lab.Wait(t, patience, "its absence", func() bool { return strings.Contains(h.problems(), "no commands are run") })
 	p.Stop(syscall.SIGTERM)
-	p = h.start(capabilities(t))
+	h.start(capabilities(t))
 	if got := h.problems(); !strings.Contains(got, "systemctl start portsentry-helper") {
 		t.Errorf("problems: %q", got)
 	}
