@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"iter"
 	"slices"
 
 	"portsentry/internal/respond"
@@ -9,22 +10,25 @@ import (
 )
 
 // Bans is for control.State.
-func (d *daemon) Bans(context.Context) ([]view.Ban, error) {
+func (d *daemon) Bans(context.Context) (iter.Seq[*view.Ban], error) {
 	done, err := d.ask()
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	list := d.responder.List()
-	out := make([]view.Ban, len(list))
-	for i, row := range list {
-		out[i] = banRow(row)
-	}
-	return out, nil
+	list := d.responder.Listing() // its rows need nothing that is ever closed
+	return func(yield func(*view.Ban) bool) {
+		var b view.Ban
+		for row := range list.Rows() {
+			if b = banRow(row); !yield(&b) {
+				return
+			}
+		}
+	}, nil
 }
 
-func banRow(row respond.InForce) view.Ban {
-	b := row.Ban
+func banRow(row *respond.InForce) view.Ban {
+	b := &row.Ban
 	v := view.Ban{
 		Prefix: b.Prefix, Scope: b.Scope.String(), Strength: b.Strength.String(), Evidence: b.Evidence.String(),
 		Since: b.Since, Times: b.Times, Reason: b.Reason, Methods: row.Methods,

@@ -102,7 +102,7 @@ func (d *daemon) Ban(ctx context.Context, who view.Caller, o view.Order) (view.C
 	}
 	d.unforce(b.Until.Add(time.Second))
 	what := fmt.Sprintf("ban of %s for %s", written(o.Prefix), config.ShowTime(o.Length))
-	c := view.Changed{Bans: []view.Ban{banRow(row)}, Lifted: []view.Ban{}, Text: fmt.Sprintf("%s is banned for %s", written(o.Prefix), config.ShowTime(o.Length))}
+	c := view.Changed{Bans: []view.Ban{banRow(&row)}, Lifted: []view.Ban{}, Text: fmt.Sprintf("%s is banned for %s", written(o.Prefix), config.ShowTime(o.Length))}
 	said := c.Text
 	if o.Reason != "" {
 		said += fmt.Sprintf(" (%s)", o.Reason)
@@ -222,8 +222,8 @@ func (d *daemon) Unban(ctx context.Context, who view.Caller, l view.Lifting) (vi
 	d.unforce(time.Now())
 	slices.SortFunc(lifted, func(a, b respond.InForce) int { return a.Ban.Prefix.Compare(b.Ban.Prefix) })
 	c := view.Changed{Bans: []view.Ban{}, Lifted: make([]view.Ban, len(lifted))}
-	for i, row := range lifted {
-		c.Lifted[i] = banRow(row)
+	for i := range lifted {
+		c.Lifted[i] = banRow(&lifted[i])
 	}
 	if len(lifted) == 0 {
 		return c, err

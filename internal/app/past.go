@@ -186,7 +186,7 @@ func latest(e *view.Event) time.Time {
 
 // pastRow is a ban that began once.
 func pastRow(l *store.Life) view.PastBan {
-	out := view.PastBan{Ban: banRow(respond.InForce{Ban: l.Ban, Host: l.Host}), By: l.By}
+	out := view.PastBan{Ban: banRow(&respond.InForce{Ban: l.Ban, Host: l.Host}), By: l.By}
 	if !l.Ended.IsZero() {
 		ended := l.Ended
 		out.Ended, out.Ending, out.EndedBy = &ended, l.End.Ending.String(), l.End.By

@@ -118,7 +118,7 @@ func (q *inquiry) life() *store.Life {
 // banned says how the ban that stands came about.
 func (q *inquiry) banned(y *view.Why, life *store.Life) {
 	b := &q.standing.Ban
-	y.Ban = &view.PastBan{Ban: banRow(*q.standing), By: b.By}
+	y.Ban = &view.PastBan{Ban: banRow(q.standing), By: b.By}
 	var found detect.Found
 	packets := q.recent
 	if life != nil {

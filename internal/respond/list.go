@@ -4,7 +4,6 @@ import (
 	"net/netip"
 	"runtime"
 	"slices"
-	"sort"
 	"time"
 )
 
@@ -35,28 +34,6 @@ func (row *InForce) count(counters map[string]Counter) {
 func (row *InForce) counted(dropped uint64, alive bool) {
 	row.Counted, row.Alive = true, row.Alive || alive
 	row.Dropped += dropped
-}
-
-// countMany is how many rows there are before their counters are asked for all at once.
-const countMany = 256
-
-// countAll asks for what the bans of rows, which are in order, have dropped.
-func countAll(rows []InForce, counters map[string]Counter) {
-	if len(rows) < countMany {
-		for i := range rows {
-			rows[i].count(counters)
-		}
-		return
-	}
-	for name, c := range counters {
-		// With an error, what was not told of is not counted.
-		_ = c.EachCount(func(p netip.Prefix, dropped uint64, alive bool) {
-			i := sort.Search(len(rows), func(i int) bool { return rows[i].Ban.Prefix.Compare(p) >= 0 })
-			if i < len(rows) && rows[i].Ban.Prefix == p && slices.Contains(rows[i].Methods, name) {
-				rows[i].counted(dropped, alive)
-			}
-		})
-	}
 }
 
 // counters are the methods that count, by name.
@@ -126,34 +103,12 @@ func (r *Responder) Count() int {
 // List gives what is in force, and what is dry run, in the order of prefixes. What
 // begins or ends meanwhile may be missing.
 func (r *Responder) List() []InForce {
-	out, counters := r.rows()
-	countAll(out, counters) // which may take a while: nobody waits for it
-	return out
-}
-
-func (r *Responder) rows() ([]InForce, map[string]Counter) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	now := time.Now()
-	stand := make([]*entry, 0, r.book.entries.number)
-	r.each(func(e *entry) {
-		if e.native(now) || r.book.blocks(e, now) {
-			stand = append(stand, e)
-		}
-	})
-	r.mu.Unlock()
-	slices.SortFunc(stand, func(a, b *entry) int { return a.prefix.Compare(b.prefix) })
-	out := make([]InForce, 0, len(stand)) // 350 bytes each
-	r.mu.Lock()
-	for i, e := range stand {
-		if r.book.entries.of(e.prefix) == e {
-			out = append(out, r.row(e, now))
-		}
-		if i%turn == turn-1 {
-			r.yield()
-		}
+	l := r.Listing()
+	out := make([]InForce, 0, len(l.stand)) // 350 bytes each
+	for row := range l.Rows() {
+		out = append(out, *row)
 	}
-	return out, r.counters()
+	return out
 }
 
 // Relist tells once more of everybody whom the ledger has been told of.

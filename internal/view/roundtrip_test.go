@@ -3,6 +3,7 @@ package view_test
 import (
 	"bytes"
 	"context"
+	"iter"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -31,10 +32,17 @@ func (b *book) Status(context.Context) (view.Status, error) {
 	return view.Status{Version: "3.0.0", Config: "built-in defaults"}, nil
 }
 
-func (b *book) Bans(context.Context) ([]view.Ban, error) {
+func (b *book) Bans(context.Context) (iter.Seq[*view.Ban], error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.bans, nil
+	bans := b.bans
+	return func(yield func(*view.Ban) bool) {
+		for i := range bans {
+			if !yield(&bans[i]) {
+				return
+			}
+		}
+	}, nil
 }
 
 func (b *book) Join(_ context.Context, _ view.Caller, j view.Join) (view.Modes, error) {

@@ -10,6 +10,9 @@ import (
 
 // Printable makes text of the daemon's harmless on a terminal.
 func Printable(s string) string {
+	if !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r >= 0x7f }) {
+		return s // nearly all of it
+	}
 	return strings.Map(func(r rune) rune {
 		if r == '\n' || r == '\t' {
 			return ' '

@@ -4,10 +4,10 @@ import (
 	"bufio"
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,80 +24,79 @@ func (o *Options) eachBan(ctx context.Context, take func(b *view.Ban)) error {
 		return err
 	}
 	defer func() { _ = body.Close() }()
-	return cutShort(readBans(json.NewDecoder(body), take))
+	return cutShort(readBans(body, take))
 }
 
-// readBans reads a view.BanList, of which the list alone is looked at.
-func readBans(d *json.Decoder, take func(b *view.Ban)) error {
-	if err := expect(d, json.Delim('{')); err != nil {
-		return err
-	}
-	for d.More() {
-		switch key, err := d.Token(); {
-		case err != nil:
-			return err
-		case key != "bans":
-			var other json.RawMessage
-			if err := d.Decode(&other); err != nil {
-				return err
-			}
-			continue
-		}
-		switch open, err := d.Token(); {
-		case err != nil:
-			return err
-		case open == nil: // null
-			continue
-		case open != json.Delim('['):
-			return fmt.Errorf("%v where a list should be", open)
-		}
-		for d.More() {
-			var b view.Ban
-			if err := d.Decode(&b); err != nil {
-				return err
-			}
-			take(&b)
-		}
-		if err := expect(d, json.Delim(']')); err != nil {
-			return err
-		}
-	}
-	return expect(d, json.Delim('}')) // it was whole
+// banTable is the table of bans while they come in. Of a ban only its row is kept, as text:
+// some 150 bytes.
+type banTable struct {
+	now     time.Time
+	exact   bool
+	columns []column // without cells
+	rows    []banRow
+	counted bool   // somebody counts what is dropped
+	text    []byte // of the row that is made
 }
 
-// expect reads a token that has to be there.
-func expect(d *json.Decoder, want json.Token) error {
-	got, err := d.Token()
-	if err == nil && got != want {
-		err = fmt.Errorf("%v where %v should be", got, want)
-	}
-	return err
+// banRow is a row, and what it is sorted by.
+type banRow struct {
+	second int64 // since when, Unix time
+	nano   int32
+	prefix netip.Prefix
+	cells  string // with a tab behind each, which none has in it
 }
 
-// writeBans writes the table of bans, newest first.
-func writeBans(w *bufio.Writer, bans []view.Ban, now time.Time, width int, exact bool) {
-	if len(bans) == 0 {
+func newBanTable(now time.Time, exact bool) *banTable {
+	t := &banTable{now: now, exact: exact, columns: []column{
+		{title: "who"}, {title: "cut off from", give: 1}, {title: "ends"}, {title: "since", give: 3},
+		{title: "times", give: 6}, {title: "dropped", give: 4}, {title: "evidence", give: 5}, {title: "why", give: 2, narrows: true},
+	}}
+	for i := range t.columns {
+		t.columns[i].place = i
+		t.columns[i].fitTo(t.columns[i].title)
+	}
+	return t
+}
+
+func (t *banTable) add(b *view.Ban) {
+	t.text = t.text[:0]
+	for i, cell := range [...]string{
+		view.Who(b.Prefix), cutOff(b), ends(b, t.now, t.exact), since(b, t.now, t.exact),
+		strconv.Itoa(b.Times), dropped(b), evidence(b), view.Printable(b.Reason),
+	} {
+		t.columns[i].fitTo(cell)
+		t.text = append(append(t.text, cell...), '\t')
+	}
+	t.counted = t.counted || b.Dropped != nil
+	t.rows = append(t.rows, banRow{b.Since.Unix(), int32(b.Since.Nanosecond()), b.Prefix, string(t.text)})
+}
+
+// write writes the table, newest first.
+func (t *banTable) write(w *bufio.Writer, width int) {
+	if len(t.rows) == 0 {
 		_, _ = w.WriteString("no bans\n")
 		return
 	}
-	slices.SortFunc(bans, func(a, b view.Ban) int {
-		return cmp.Or(b.Since.Compare(a.Since), a.Prefix.Compare(b.Prefix))
+	slices.SortFunc(t.rows, func(a, b banRow) int {
+		if c := cmp.Or(cmp.Compare(b.second, a.second), cmp.Compare(b.nano, a.nano)); c != 0 {
+			return c
+		}
+		return a.prefix.Compare(b.prefix)
 	})
-	_, _ = fmt.Fprintf(w, "%s %s\n", view.Grouped(uint64(len(bans))), view.Plural(len(bans), "ban"))
-
-	columns := []column{
-		{title: "who"}, {title: "cut off from", give: 1}, {title: "ends"}, {title: "since", give: 3},
-		{title: "times", give: 6}, {title: "dropped", give: 4}, {title: "evidence", give: 5}, {title: "why", give: 2, narrows: true},
+	_, _ = fmt.Fprintf(w, "%s %s\n", view.Grouped(uint64(len(t.rows))), view.Plural(len(t.rows), "ban"))
+	columns := fit(slices.DeleteFunc(t.columns, func(c column) bool { return c.title == "dropped" && !t.counted }), width)
+	writeTitles(w, columns)
+	all, shown := make([]string, 0, len(t.columns)), make([]string, len(columns))
+	for i := range t.rows {
+		all = all[:0]
+		for cell := range strings.SplitSeq(t.rows[i].cells, "\t") {
+			all = append(all, cell)
+		}
+		for j := range columns {
+			shown[j] = all[columns[j].place]
+		}
+		writeRow(w, columns, shown)
 	}
-	for i := range bans {
-		b := &bans[i]
-		add(columns, view.Who(b.Prefix), cutOff(b), ends(b, now, exact), since(b, now, exact),
-			strconv.Itoa(b.Times), dropped(b), evidence(b), view.Printable(b.Reason))
-	}
-	columns = slices.DeleteFunc(columns, func(c column) bool {
-		return c.title == "dropped" && !slices.ContainsFunc(bans, func(b view.Ban) bool { return b.Dropped != nil })
-	})
-	writeTable(w, columns, width)
 }
 
 // cutOff is what a ban drops, in words: of several methods the one that does most.

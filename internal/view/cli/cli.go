@@ -97,11 +97,11 @@ func bansCommand(o Options) *cobra.Command {
 				return o.get(cmd.Context(), view.PathBans, nil, true, out)
 			}
 			defer debug.SetGCPercent(debug.SetGCPercent(400)) // all of it is kept to the end
-			var list []view.Ban
-			if err := o.eachBan(cmd.Context(), func(b *view.Ban) { list = append(list, *b) }); err != nil {
+			t := newBanTable(o.Now(), exact)
+			if err := o.eachBan(cmd.Context(), t.add); err != nil {
 				return err
 			}
-			return buffered(out, func(w *bufio.Writer) { writeBans(w, list, o.Now(), width(out), exact) })
+			return buffered(out, func(w *bufio.Writer) { t.write(w, width(out)) })
 		},
 	}
 	c.Flags().BoolVar(&exact, "exact", false, "exact times instead of \"in 41 min\"")
@@ -148,7 +148,7 @@ func decode(r io.Reader, v any) error {
 }
 
 func buffered(out io.Writer, write func(w *bufio.Writer)) error {
-	w := bufio.NewWriter(out)
+	w := bufio.NewWriterSize(out, 64<<10)
 	write(w)
 	return unwritten(w.Flush())
 }

@@ -59,6 +59,9 @@ func (r *Remote) Bans(ctx context.Context, limit int) (latest []view.Ban, more b
 		}
 	}
 	err = r.o.eachBan(ctx, func(b *view.Ban) {
+		if more && !b.Since.After(latest[limit-1].Since) {
+			return // that many are later
+		}
 		if latest = append(latest, *b); len(latest) >= 2*limit {
 			keep()
 		}

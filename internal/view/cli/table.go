@@ -16,6 +16,7 @@ type column struct {
 	right   bool // numbers
 	paint   func(cell string) string
 	cells   []string
+	place   int // of its cell in a row that has all of them, where there are no cells here
 	width   int
 }
 
@@ -35,29 +36,41 @@ func writeTable(w *bufio.Writer, columns []column, width int) {
 	rows := 0
 	for i := range columns {
 		c := &columns[i]
-		c.width, rows = utf8.RuneCountInString(c.title), len(c.cells)
+		rows = len(c.cells)
+		c.fitTo(c.title)
 		for _, text := range c.cells {
-			c.width = max(c.width, utf8.RuneCountInString(text))
+			c.fitTo(text)
 		}
 	}
 	columns = fit(columns, width)
-	titled := func(c column) bool { return c.title != "" }
-	if slices.ContainsFunc(columns, titled) {
-		writeRow(w, columns, -1)
-	}
+	writeTitles(w, columns)
+	cells := make([]string, len(columns))
 	for row := range rows {
-		writeRow(w, columns, row)
+		for i := range columns {
+			cells[i] = columns[i].cells[row]
+		}
+		writeRow(w, columns, cells)
 	}
 }
 
-// writeRow writes one row; -1: the titles.
-func writeRow(w *bufio.Writer, columns []column, row int) {
+// fitTo makes c wide enough for text.
+func (c *column) fitTo(text string) { c.width = max(c.width, utf8.RuneCountInString(text)) }
+
+func writeTitles(w *bufio.Writer, columns []column) {
+	titled := func(c column) bool { return c.title != "" }
+	if slices.ContainsFunc(columns, titled) {
+		writeRow(w, columns, nil)
+	}
+}
+
+// writeRow writes the cells of one row; nil: the titles.
+func writeRow(w *bufio.Writer, columns []column, cells []string) {
 	spaces := 0 // before what comes next; none at the end of a line
 	for i := range columns {
 		c := &columns[i]
 		text := c.title
-		if row >= 0 {
-			text = c.cells[row]
+		if cells != nil {
+			text = cells[i]
 		}
 		text = strings.TrimRight(shorten(text, c.width), " ")
 		pad := max(0, c.width-utf8.RuneCountInString(text))
@@ -68,7 +81,7 @@ func writeRow(w *bufio.Writer, columns []column, row int) {
 			spaces, pad = spaces+pad, 0
 		}
 		if text != "" {
-			if c.paint != nil && row >= 0 {
+			if c.paint != nil && cells != nil {
 				text = c.paint(text)
 			}
 			for ; spaces > 0; spaces-- {

@@ -50,7 +50,11 @@ func TestWidth(t *testing.T) {
 func TestTablesFitTheTerminal(t *testing.T) {
 	for width := 50; width < 200; width++ {
 		var out bytes.Buffer
-		err := buffered(&out, func(w *bufio.Writer) { writeBans(w, sampleBans(), now, width, false) })
+		table := newBanTable(now, false)
+		for _, b := range sampleBans() {
+			table.add(&b)
+		}
+		err := buffered(&out, func(w *bufio.Writer) { table.write(w, width) })
 		if err != nil {
 			t.Fatal(err)
 		}

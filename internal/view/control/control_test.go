@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"net"
 	"net/http"
@@ -71,7 +72,15 @@ func (b *backend) Status(ctx context.Context) (view.Status, error) {
 	return view.Status{Version: "3.0.0", Bans: len(b.bans)}, b.err
 }
 
-func (b *backend) Bans(context.Context) ([]view.Ban, error) { return b.bans, b.err }
+func (b *backend) Bans(context.Context) (iter.Seq[*view.Ban], error) {
+	return func(yield func(*view.Ban) bool) {
+		for i := range b.bans {
+			if !yield(&b.bans[i]) {
+				return
+			}
+		}
+	}, b.err
+}
 
 func (b *backend) Unban(_ context.Context, who view.Caller, l view.Lifting) (view.Changed, error) {
 	b.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"iter"
 	"net/http"
 	"strconv"
 	"time"
@@ -14,7 +15,8 @@ import (
 // State says how things are now.
 type State interface {
 	Status(ctx context.Context) (view.Status, error)
-	Bans(ctx context.Context) ([]view.Ban, error)
+	// Bans gives those in force one by one; each is only good until the next.
+	Bans(ctx context.Context) (iter.Seq[*view.Ban], error)
 }
 
 // state are the routes of State.
@@ -44,15 +46,19 @@ func (s *Server) state(b State) []route {
 
 // writeBans writes one ban after the other: half a million of them fit into no
 // buffer one would like to hold.
-func writeBans(w http.ResponseWriter, bans []view.Ban) {
+func writeBans(w http.ResponseWriter, bans iter.Seq[*view.Ban]) {
 	b := bufio.NewWriterSize(w, 64<<10)
 	_, _ = b.WriteString(`{"bans":[`)
-	for i := range bans {
+	more := false
+	for ban := range bans {
 		line := b.AvailableBuffer()
-		if i > 0 {
+		if more {
 			line = append(line, ',')
 		}
-		_, _ = b.Write(append(appendBan(line, &bans[i]), '\n'))
+		more = true
+		if _, err := b.Write(append(appendBan(line, ban), '\n')); err != nil {
+			return // the client has gone
+		}
 	}
 	_, _ = b.WriteString("]}\n")
 	_ = b.Flush()
