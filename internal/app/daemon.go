@@ -70,6 +70,7 @@ type daemon struct {
 	watching watching
 	problems problems
 	watchdog watchdog
+	standby  standby
 	heap     heapRoom
 
 	asking  sync.RWMutex // held, for reading, by who asks over the control socket
@@ -89,7 +90,7 @@ type daemon struct {
 // Run is the daemon: it opens what it needs in order, says what it watches,
 // runs until ctx ends and stops in reverse order.
 func Run(ctx context.Context, o Options) (err error) {
-	d := &daemon{o: o, settle: hurry(), started: time.Now(), queue: newQueue(), hangup: make(chan os.Signal, 1), joins: make(chan joining), errands: make(chan func(context.Context)), stopping: make(chan struct{}), onTerminal: isTerminal()}
+	d := &daemon{o: o, settle: hurry(), started: time.Now(), queue: newQueue(), hangup: make(chan os.Signal, 1), joins: make(chan joining), errands: make(chan func(context.Context)), stopping: make(chan struct{}), standby: standby{look: make(chan struct{}, 1)}, onTerminal: isTerminal()}
 	d.heap.begin()
 	signal.Notify(d.hangup, syscall.SIGHUP)
 	defer signal.Stop(d.hangup)
@@ -198,7 +199,7 @@ func (d *daemon) run(ctx context.Context) error {
 	close(d.decider.last)
 	err = errors.Join(err, decide.drain())
 	d.endAsking()
-	err = errors.Join(err, d.closeSensor(), d.closeTable(), base.stop(), d.stopHelper())
+	err = errors.Join(err, d.closeTable(), d.closeSensor(), base.stop(), d.stopHelper())
 	d.record.close()
 	d.log.Stopping()
 	return err
@@ -243,6 +244,10 @@ func (d *daemon) keepHouse(ctx context.Context) error {
 			d.follow(ctx)
 		case <-d.natChanged():
 			d.follow(ctx)
+		case <-d.programFull():
+			d.standBy(ctx)
+		case <-d.standby.look:
+			d.standBy(ctx)
 		case c := <-d.peers.Changes():
 			d.peersChanged(ctx, c)
 		case <-d.allowed.names.Changed():
@@ -284,6 +289,7 @@ func (d *daemon) follow(ctx context.Context) {
 			d.problems.set("spare", "")
 		}
 	}
+	d.standBy(ctx)
 }
 
 // peersChanged tells the firewall who is connected. Somebody whose connection

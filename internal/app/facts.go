@@ -63,6 +63,9 @@ type asHost struct {
 	lookup *host.Lookup
 	q      host.Question
 	told   bool // of this packet the kernel has said that it is for us and nobody takes it
+	// sent reports whether this host has sent anything in the flow; nil: connection
+	// tracking knows.
+	sent func(proto uint8, remote, local netip.AddrPort) bool
 }
 
 // Own is for detect.Host. No packet from outside gets to a loopback address (RFC
@@ -88,6 +91,9 @@ func (h *asHost) Use(p *decode.Probe, bareSYN bool) detect.Use {
 	}
 	switch h.lookup.Use(&h.q) {
 	case host.Free:
+		if h.sent != nil && !bareSYN && h.sent(p.Proto, h.q.Src, h.q.Dst) {
+			return detect.Reply
+		}
 		return detect.Free
 	case host.Served:
 		return detect.Served

@@ -116,6 +116,7 @@ func (d *daemon) tableOptions(c *config.Config) nft.Options {
 		LimitedOnly: c.BlockEvidence == config.EvidenceVerified,
 		TrapServed:  d.o.TrapServed,
 		OwnTraps:    accepts(c.Modes),
+		Standby:     d.standby.on.Load(),
 		Spare:       d.facts.latest.Load().Prefixes(),
 		Peers:       d.peers.List(),
 	}
@@ -271,5 +272,6 @@ func (d *daemon) closeTable() error {
 	if err := t.Close(ctx); err != nil {
 		return fmt.Errorf("the firewall's trap rule may still be there: %w", err)
 	}
+	d.standby.on.Store(false)
 	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -119,6 +118,7 @@ func (d *daemon) openSensor(c *config.Config) error {
 		if err != nil {
 			return err
 		}
+		p.host.sent, p.strangers.sent = s.Sent, s.Sent
 		s.pipelines = append(s.pipelines, p)
 	}
 	var err error
@@ -271,13 +271,10 @@ func (d *daemon) closeSensor() error {
 // dropsAlone reports whether the program may keep somebody out whom the firewall
 // table does not: BLOCK_METHOD may have been another when he was banned.
 func (d *daemon) dropsAlone() bool {
-	if d.responder == nil || !d.tableBans(d.conf.Load()) {
+	if d.responder == nil || d.standby.on.Load() || !d.tableBans(d.conf.Load()) {
 		return true
 	}
-	return slices.ContainsFunc(d.responder.List(), func(row respond.InForce) bool {
-		holds := func(m config.Method) bool { return slices.Contains(row.Methods, string(m)) }
-		return holds(config.MethodXDP) && !holds(config.MethodNftables)
-	})
+	return d.responder.HeldWithout(string(config.MethodXDP), string(config.MethodNftables)) > 0
 }
 
 // closeLoaded is for a start that fails before the program is taken in.

@@ -58,7 +58,7 @@ func (d *daemon) setSensor(c *config.Config) error {
 	}
 	r := bpf.Rules{
 		Sense: d.sensing(c) || d.reads.Load(), Scans: findsScans(c), LimitedOnly: c.BlockEvidence == config.EvidenceVerified, TrapServed: d.o.TrapServed,
-		Elsewhere: elsewhere, VLANs: hasVLANs(facts), Nftables: d.tableBans(c), OwnTraps: accepts(c.Modes),
+		Elsewhere: elsewhere, VLANs: hasVLANs(facts), Nftables: d.tableBans(c) && !d.standby.on.Load(), OwnTraps: accepts(c.Modes),
 		Verify: c.VerifySource && d.sensing(c), Provisional: min(provisional, c.BanTimeUnverified),
 		EphemeralFirst: facts.EphemeralFirst, EphemeralLast: facts.EphemeralLast,
 	}

@@ -67,6 +67,7 @@ func (d *daemon) Status(context.Context) (view.Status, error) {
 	for _, m := range d.methods(c) {
 		s.Methods = append(s.Methods, m.Name())
 	}
+	s.StandBy = d.standsBy()
 	return s, nil
 }
 
@@ -224,7 +225,11 @@ func (d *daemon) kernelCounters(x *bpf.Tally, count, loss func(string, string, u
 		k, err = t.Stats()
 		switch {
 		case !nft.Present():
-			d.problems.quiet(tableGone, true, "somebody removed our firewall table (nft flush ruleset?): bans are not enforced until it has been made again")
+			without := "bans are not enforced"
+			if d.dropping(d.conf.Load()) {
+				without = "the XDP program alone keeps out who is banned"
+			}
+			d.problems.quiet(tableGone, true, fmt.Sprintf("somebody removed our firewall table (nft flush ruleset?): %s until it has been made again", without))
 		case err != nil:
 			d.problems.set(tableGone, fmt.Sprintf("the firewall table cannot be read: %v", err))
 		default: // one of that name is there: whether it is ours is remakeTable's to say

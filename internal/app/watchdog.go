@@ -91,6 +91,7 @@ func (d *daemon) touched() <-chan struct{} {
 func (d *daemon) lookRound(ctx context.Context, told bool) (ok bool) {
 	d.lookAtProgram()
 	d.lookForTable(ctx)
+	d.lookAtStandby()
 	c, err := d.responder.Check(ctx, func(method string) int {
 		switch {
 		case method != string(config.MethodNftables):
@@ -169,6 +170,7 @@ func (d *daemon) lookAtProgram() {
 	}
 	d.keepPinned(s)
 	again, err := s.AttachAgain()
+	d.remember(s)
 	said := ""
 	if err != nil {
 		said = fmt.Sprintf("somebody took the XDP program off an interface, and it could not be put there again: %v", err)

@@ -11,6 +11,21 @@ typedef unsigned short __u16;
 typedef unsigned int __u32;
 typedef unsigned long long __u64;
 
+#define inline_ static inline __attribute__((always_inline))
+// A function that the verifier looks at once, whoever calls it: it takes the
+// context and pointers to what it may write, and says nothing but its result.
+#define once_ __attribute__((noinline))
+
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define ntohs(x) __builtin_bswap16(x)
+#define ntohl(x) __builtin_bswap32(x)
+#else
+#define ntohs(x) (x)
+#define ntohl(x) (x)
+#endif
+#define htons(x) ntohs(x)
+#define htonl(x) ntohl(x)
+
 #define SEC(name) __attribute__((section(name), used))
 #define __uint(name, val) int(*name)[val]
 #define __type(name, val) typeof(val) *name
@@ -69,3 +84,4 @@ struct bpf_sock_ops_full {
 };
 
 static __u64 (*bpf_ktime_get_boot_ns)(void) = (void *)125;
+static __u64 (*bpf_ktime_get_coarse_ns)(void) = (void *)160;

@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -91,6 +92,33 @@ func TestAttachAgain(t *testing.T) {
 		}
 		if again, err := s.AttachAgain(); err != nil || taken != slices.Equal(again, []int32{1}) || !taken && len(again) > 0 {
 			t.Errorf("taken off: %v; on again: %v, %v", taken, again, err)
+		}
+	}
+	// What was left in its place by a run that was killed while it ended is in nobody's way.
+	left, err := s.objects.Asked.Clone()
+	if err == nil {
+		defer left.Close()
+		err = left.Pin(filepath.Join(folder, egressPrefix+"1"))
+	}
+	if err == nil {
+		err = s.Remember()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := link.LoadPinnedLink(filepath.Join(folder, egressPrefix+"1"), nil)
+	if err == nil {
+		err = errors.Join(l.Detach(), l.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Remembers(1) {
+		t.Error("what is sent is remembered by a program that was taken off")
+	}
+	for range 2 {
+		if err := s.Remember(); err != nil || !s.Remembers(1) {
+			t.Errorf("on the way out again: %v, remembers %v", err, s.Remembers(1))
 		}
 	}
 	if missing, err := s.PinAgain(); missing || err != nil {

@@ -57,6 +57,7 @@ func prepare(object func() (*ebpf.CollectionSpec, error)) *Prepared {
 // probes a trap, and tells of it. Its methods are safe for concurrent use.
 type Sensor struct {
 	objects xdpObjects
+	sent    sentPrograms
 	rings   []*ebpf.Map
 	folder  string
 	lock    *os.File // of folder
@@ -132,23 +133,34 @@ func (s *Sensor) open(o SensorOptions, spec *ebpf.CollectionSpec) error {
 	}
 	defer rings.Close()
 	replace[xdpMapRings] = rings
-	// The kernel takes its time for both: it waits for programs that may use the
-	// rings, of which there are none, and looks through the program.
-	var placed error
-	var placing sync.WaitGroup
-	placing.Go(func() { placed = s.placeRings(rings, ring, workers) })
+	for _, name := range []string{xdpMapSent, xdpMapSeeds} { // which two programs have
+		if replace[name] == nil {
+			m, err := ebpf.NewMap(spec.Maps[name])
+			if err != nil {
+				return fmt.Errorf("map %s: %w", name, err)
+			}
+			defer m.Close()
+			replace[name] = m
+		}
+	}
+	// The kernel takes its time for each: it waits for programs that may use the
+	// rings, of which there are none, and looks through the programs.
+	var placed, unsent error
+	var beside sync.WaitGroup
+	beside.Go(func() { placed = s.placeRings(rings, ring, workers) })
+	beside.Go(func() { unsent = s.loadSent(replace[xdpMapSent], replace[xdpMapSeeds]) })
 	known := o.Prepared.tracking()
 	if known != nil {
 		known.into(spec.Programs[xdpProgSense].Instructions)
 	}
 	types := o.Prepared.types
 	err = spec.LoadAndAssign(&s.objects, &ebpf.CollectionOptions{MapReplacements: replace, Cache: types})
-	placing.Wait()
+	beside.Wait()
 	if err != nil {
 		return fmt.Errorf("load program: %w", err)
 	}
-	if placed != nil {
-		return placed
+	if err := errors.Join(placed, unsent); err != nil {
+		return err
 	}
 	s.tracks = known != nil || tracks(types)
 	if err := s.begin(workers, len(left.maps) > 0); err != nil {
@@ -236,11 +248,11 @@ func (s *Sensor) Rings() []*ebpf.Map { return s.rings }
 // WorkerOf says whose ring has what a sends, and whoever else is of its /64.
 func (s *Sensor) WorkerOf(a netip.Addr) int {
 	b := a.As16()
-	words := [2]uint64{binary.NativeEndian.Uint64(b[:8])}
+	var low uint64
 	if a.Is4() {
-		words[1] = binary.NativeEndian.Uint64(b[8:])
+		low = binary.NativeEndian.Uint64(b[8:])
 	}
-	return int(uint32(siphash(s.config.Hash, words)) >> 16 % uint32(len(s.rings)))
+	return int(uint32(siphash(s.config.Hash, binary.NativeEndian.Uint64(b[:8]), low)) >> 16 % uint32(len(s.rings)))
 }
 
 // Sleepers is the array, to be mapped, in which a worker says that it sleeps: a

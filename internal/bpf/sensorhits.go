@@ -12,8 +12,7 @@ const hitBuckets = 1 << 13
 // there is one.
 func (s *Sensor) hit(addr [16]byte) (dropped uint64, marks uint8) {
 	var in xdpBucket
-	words := [2]uint64{binary.NativeEndian.Uint64(addr[:8]), binary.NativeEndian.Uint64(addr[8:])}
-	at := uint32(siphash(s.config.Hash, words)) % hitBuckets
+	at := uint32(siphash(s.config.Hash, binary.NativeEndian.Uint64(addr[:8]), binary.NativeEndian.Uint64(addr[8:]))) % hitBuckets
 	if err := s.objects.Hits.Lookup(at, &in); err != nil {
 		return 0, 0 // a count less
 	}
@@ -26,8 +25,8 @@ func (s *Sensor) hit(addr [16]byte) (dropped uint64, marks uint8) {
 	return 0, 0
 }
 
-// siphash is that of xdp_hash.h: SipHash-2-4 of two words.
-func siphash(key, words [2]uint64) uint64 {
+// siphash is that of xdp_hash.h: SipHash-2-4 of some words.
+func siphash(key [2]uint64, words ...uint64) uint64 {
 	v := [4]uint64{key[0] ^ 0x736f6d6570736575, key[1] ^ 0x646f72616e646f6d, key[0] ^ 0x6c7967656e657261, key[1] ^ 0x7465646279746573}
 	round := func(n int) {
 		for range n {
@@ -43,11 +42,15 @@ func siphash(key, words [2]uint64) uint64 {
 			v[2] = bits.RotateLeft64(v[2], 32)
 		}
 	}
-	for _, m := range []uint64{words[0], words[1], 16 << 56} { // the last one: the length
+	take := func(m uint64) {
 		v[3] ^= m
 		round(2)
 		v[0] ^= m
 	}
+	for _, m := range words {
+		take(m)
+	}
+	take(uint64(len(words)*8) << 56)
 	v[2] ^= 0xff
 	round(4)
 	return v[0] ^ v[1] ^ v[2] ^ v[3]

@@ -24,6 +24,8 @@ type attached struct {
 	generic bool
 	pin     string // "": not pinned
 	earlier bool   // an earlier run's program is there still: see TakeOver
+
+	egress egress
 }
 
 const genericSuffix = "_generic"
@@ -91,13 +93,27 @@ func (a *attached) dead() bool {
 }
 
 func (a *attached) close() error {
+	return errors.Join(end(a.link, a.pin), a.egress.end())
+}
+
+// end ends a link wherever it is pinned.
+func end(l link.Link, pin string) error {
 	var err error
-	if a.pin != "" {
-		if err = a.link.Unpin(); errors.Is(err, fs.ErrNotExist) {
+	if pin != "" {
+		if err = l.Unpin(); errors.Is(err, fs.ErrNotExist) {
 			err = nil
 		}
 	}
-	return errors.Join(err, a.link.Close())
+	return errors.Join(err, l.Close())
+}
+
+// letGo closes the links, which go on where they are pinned.
+func (a *attached) letGo() error {
+	err := a.link.Close()
+	if a.egress.link != nil {
+		err = errors.Join(err, a.egress.link.Close())
+	}
+	return err
 }
 
 // Attached lists the interfaces on which the program runs; true: generic.
@@ -155,7 +171,7 @@ func (s *Sensor) Leave() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, a := range s.links {
-		err = errors.Join(err, a.link.Close())
+		err = errors.Join(err, a.letGo())
 	}
 	clear(s.links)
 	return errors.Join(err, s.release())
@@ -168,7 +184,7 @@ func (s *Sensor) release() error {
 		errs = append(errs, m.Close())
 	}
 	s.rings = nil
-	errs = append(errs, s.objects.Close())
+	errs = append(errs, s.objects.Close(), s.sent.Close())
 	if s.lock != nil {
 		errs = append(errs, s.lock.Close())
 		s.lock = nil

@@ -15,14 +15,19 @@ import (
 )
 
 // What is pinned, by name.
-const linkPrefix = "link_"
+const (
+	linkPrefix   = "link_"
+	egressPrefix = "egress_"
+)
 
-func pinnedMaps() []string { return []string{xdpMapBans, xdpMapNets, xdpMapHits, xdpMapSeeds} }
+func pinnedMaps() []string {
+	return []string{xdpMapBans, xdpMapNets, xdpMapHits, xdpMapSent, xdpMapSeeds}
+}
 
 // pinned are the maps that are, by name.
 func (s *Sensor) pinned() map[string]*ebpf.Map {
 	o := &s.objects
-	return map[string]*ebpf.Map{xdpMapBans: o.Bans, xdpMapNets: o.Nets, xdpMapHits: o.Hits, xdpMapSeeds: o.Seeds}
+	return map[string]*ebpf.Map{xdpMapBans: o.Bans, xdpMapNets: o.Nets, xdpMapHits: o.Hits, xdpMapSent: o.Sent, xdpMapSeeds: o.Seeds}
 }
 
 // remains are what an earlier run has left in the folder.
@@ -38,7 +43,7 @@ func (r *remains) close() {
 		m.Close()
 	}
 	for _, a := range r.links {
-		a.link.Close()
+		a.letGo()
 	}
 }
 
@@ -69,9 +74,9 @@ func takeOver(folder string, spec *ebpf.CollectionSpec) (*remains, error) {
 			return r, fmt.Errorf("take out what another version has pinned: %w", err)
 		}
 	}
-	// Hits are found by the seeds they were made with.
-	if r.maps[xdpMapSeeds] == nil && r.maps[xdpMapHits] != nil || r.maps[xdpMapHits] == nil && r.maps[xdpMapSeeds] != nil {
-		for _, name := range []string{xdpMapSeeds, xdpMapHits} {
+	// Hits and flows are found by the seeds they were made with.
+	if r.maps[xdpMapSeeds] == nil || r.maps[xdpMapHits] == nil {
+		for _, name := range []string{xdpMapSeeds, xdpMapHits, xdpMapSent} {
 			if m := r.maps[name]; m != nil {
 				m.Close()
 				delete(r.maps, name)
@@ -133,6 +138,17 @@ func (r *remains) findLinks(folder string) error {
 			return fmt.Errorf("pinned XDP link: %w", err)
 		}
 		r.links[int32(ifindex)] = &attached{link: l, generic: generic, pin: path}
+	}
+	for ifindex, a := range r.links {
+		path := filepath.Join(folder, egressPrefix+strconv.Itoa(int(ifindex)))
+		l, err := link.LoadPinnedLink(path, nil)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // an earlier version's, or a kernel without
+		}
+		if err != nil {
+			return fmt.Errorf("pinned tcx link: %w", err)
+		}
+		a.egress = egress{l, path, true}
 	}
 	return nil
 }
@@ -205,7 +221,7 @@ func (s *Sensor) unpinned() bool {
 		}
 	}
 	for _, a := range s.links {
-		if a.pin != "" && gone(a.pin) {
+		if a.pin != "" && gone(a.pin) || a.egress.pin != "" && gone(a.egress.pin) {
 			return true
 		}
 	}
@@ -236,6 +252,9 @@ func (s *Sensor) PinAgain() (missing bool, err error) {
 	for _, a := range s.links {
 		if a.pin != "" {
 			err = errors.Join(err, pinAnew(a.link, a.pin))
+		}
+		if a.egress.pin != "" {
+			err = errors.Join(err, pinAnew(a.egress.link, a.egress.pin))
 		}
 	}
 	if err != nil {

@@ -57,8 +57,8 @@ inline_ int soft_passes(struct xdp_md *ctx, const struct packet *p, enum state p
 	}
 	if (parsed == OPAQUE || p->later)
 		return 1; // without its first fragment a datagram is nothing
-	if (parsed == PARTLY)
-		return config.flags & NFTABLES || (p->proto == IPPROTO_UDP && belongs(ctx, p));
+	if (parsed == PARTLY) // ports are all that is known, if they are
+		return config.flags & NFTABLES || ((p->proto == IPPROTO_UDP || p->proto == IPPROTO_TCP) && belongs(ctx, p));
 	switch (p->proto) {
 	case IPPROTO_TCP:
 		return !bare_syn(p) && belongs(ctx, p);
@@ -220,14 +220,48 @@ once_ int kept_out(struct xdp_md *ctx, struct packet *p, struct standing *s, __u
 	return trap ? challenge(ctx, p, s, now, XDP_DROP) : XDP_DROP;
 }
 
-SEC("xdp.frags")
-int sense(struct xdp_md *ctx)
+// ordinary reports whether a packet is what most are: part of a connection, for no trap,
+// from nobody who is kept out. judge would let it pass after it has read all of it. The
+// stack is why neither is inlined: before Linux 6.9 there are 512 bytes for all calls.
+once_ int ordinary(struct xdp_md *ctx, __u64 now)
+{
+	__u8 *frame = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end, *ip = frame + 14, *tcp;
+	struct standing s = {};
+	struct account in = {};
+	struct addr src = {};
+	__u16 type;
+
+	if (ip + 40 > end)
+		return 0;
+	type = be16(frame + 12);
+	if (type == ETH_IPV4) {
+		if (ip[0] != 0x45 || ip[9] != IPPROTO_TCP || be16(ip + 6) & 0x3fff)
+			return 0;
+		tcp = ip + 20;
+		src.w[2] = htonl(0xffff);
+		__builtin_memcpy(&src.w[3], ip + 12, 4);
+	} else if (type == ETH_IPV6) {
+		if (ip + 60 > end || ip[0] >> 4 != 6 || ip[6] != IPPROTO_TCP)
+			return 0;
+		tcp = ip + 40;
+		__builtin_memcpy(&src, ip + 8, 16);
+	} else {
+		return 0;
+	}
+	if (!(tcp[13] & (F_ACK | F_RST)) || is_trap_port(IPPROTO_TCP, be16(tcp + 2)))
+		return 0;
+	if (!config.bans && hits_until <= now)
+		return 1;
+	find_standing(&src, type == ETH_IPV6, now, &s, &in);
+	return s.strength == PARDON;
+}
+
+once_ int judge(struct xdp_md *ctx, __u64 now)
 {
 	struct packet p = {};
 	struct standing s = {};
 	struct account in = {};
 	enum state parsed = parse(ctx, &p);
-	__u64 now = bpf_ktime_get_coarse_ns();
 	int trap, verdict;
 
 	if (parsed == NOT_IP)
@@ -236,7 +270,7 @@ int sense(struct xdp_md *ctx)
 		return disguised();
 	if (p.ip & IS_V6 && (is_mapped(&p.src) || is_mapped(&p.dst)))
 		return mapped(ctx, &p, parsed);
-	find_standing(&p, now, &s, &in);
+	find_standing(&p.src, p.ip & IS_V6, now, &s, &in);
 	trap = parsed == WHOLE ? is_trap(&p) : parsed == PARTLY && worth_a_look(&p);
 	if (s.strength != PARDON && !exempt(&p)) {
 		// What there is most of in a flood is dropped here and now.
@@ -260,6 +294,14 @@ int sense(struct xdp_md *ctx)
 	verdict = trapped(ctx, &p, &s, now);
 	book(&s, &in);
 	return verdict;
+}
+
+SEC("xdp.frags")
+int sense(struct xdp_md *ctx)
+{
+	__u64 now = bpf_ktime_get_coarse_ns();
+
+	return ordinary(ctx, now) ? XDP_PASS : judge(ctx, now);
 }
 
 // The kernel gives connection tracking to programs under its own licence only.

@@ -84,28 +84,28 @@ once_ __u32 hit_of(const struct addr *src, __u64 now)
 	return 0;
 }
 
-// find_standing says what keeps the source of p out. What nobody has decided on
-// yet is asked last, and not at all while no hit is recent.
-inline_ void find_standing(const struct packet *p, __u64 now, struct standing *s, struct account *in)
+// find_standing says what keeps a source out. What nobody has decided on yet is asked
+// last, and not at all while no hit is recent.
+inline_ void find_standing(const struct addr *src, int v6, __u64 now, struct standing *s, struct account *in)
 {
-	struct ban_key key = {.addr = p->src, .bits = 128};
+	struct ban_key key = {.addr = *src, .bits = 128};
 	__u32 banned = config.bans;
 	struct bucket *b;
 	__u32 at, bucket;
 
 	if (banned) {
 		obey(s, in, &key, now);
-		if (p->ip & IS_V6) {
+		if (v6) {
 			key.addr.d[1] = 0;
 			key.bits = 64;
 			obey(s, in, &key, now);
 		}
 		if (banned & BANNED_NETS)
-			obey_net(s, in, &p->src, now);
+			obey_net(s, in, src, now);
 		if (s->decided)
 			return;
 	}
-	if (hits_until <= now || !(at = hit_of(&p->src, now)))
+	if (hits_until <= now || !(at = hit_of(src, now)))
 		return;
 	at--;
 	bucket = at / HITS;

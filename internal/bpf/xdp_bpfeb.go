@@ -149,6 +149,11 @@ type xdpSeed struct {
 	Hash [2]uint64
 }
 
+type xdpSentLine struct {
+	_    structs.HostLayout
+	Flow [4]uint64
+}
+
 type xdpSettings struct {
 	_              structs.HostLayout
 	Flags          uint32
@@ -197,6 +202,7 @@ const (
 	xdpMapPeers       = "peers"
 	xdpMapRings       = "rings"
 	xdpMapSeeds       = "seeds"
+	xdpMapSent        = "sent"
 	xdpMapSettled     = "settled"
 	xdpMapSleepers    = "sleepers"
 	xdpMapSpare       = "spare"
@@ -271,6 +277,7 @@ type xdpMapSpecs struct {
 	Peers      *ebpf.MapSpec `ebpf:"peers"`
 	Rings      *ebpf.MapSpec `ebpf:"rings"`
 	Seeds      *ebpf.MapSpec `ebpf:"seeds"`
+	Sent       *ebpf.MapSpec `ebpf:"sent"`
 	Settled    *ebpf.MapSpec `ebpf:"settled"`
 	Sleepers   *ebpf.MapSpec `ebpf:"sleepers"`
 	Spare      *ebpf.MapSpec `ebpf:"spare"`
@@ -321,6 +328,7 @@ type xdpMaps struct {
 	Peers      *ebpf.Map `ebpf:"peers"`
 	Rings      *ebpf.Map `ebpf:"rings"`
 	Seeds      *ebpf.Map `ebpf:"seeds"`
+	Sent       *ebpf.Map `ebpf:"sent"`
 	Settled    *ebpf.Map `ebpf:"settled"`
 	Sleepers   *ebpf.Map `ebpf:"sleepers"`
 	Spare      *ebpf.Map `ebpf:"spare"`
@@ -344,6 +352,7 @@ func (m *xdpMaps) Close() error {
 		m.Peers,
 		m.Rings,
 		m.Seeds,
+		m.Sent,
 		m.Settled,
 		m.Sleepers,
 		m.Spare,

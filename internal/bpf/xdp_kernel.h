@@ -9,10 +9,6 @@
 typedef int __s32;
 typedef long long __s64;
 
-#define inline_ static inline __attribute__((always_inline))
-// A function that the verifier looks at once, whoever calls it: it takes the
-// context and pointers to what it may write, and says nothing but its result.
-#define once_ __attribute__((noinline))
 #define __array(name, val) typeof(val) *name[]
 
 enum { XDP_DROP = 1, XDP_PASS, XDP_TX };
@@ -91,7 +87,6 @@ static void *(*bpf_ringbuf_reserve)(void *ringbuf, __u64 size, __u64 flags) = (v
 static void (*bpf_ringbuf_submit)(void *data, __u64 flags) = (void *)132;
 static void (*bpf_ringbuf_discard)(void *data, __u64 flags) = (void *)133;
 static __u64 (*bpf_ringbuf_query)(void *ringbuf, __u64 flags) = (void *)134;
-static __u64 (*bpf_ktime_get_coarse_ns)(void) = (void *)160;
 static __u64 (*bpf_xdp_get_buff_len)(struct xdp_md *ctx) = (void *)188;
 static long (*bpf_xdp_load_bytes)(struct xdp_md *ctx, __u32 offset, void *buf, __u32 len) = (void *)189;
 static long (*bpf_xdp_store_bytes)(struct xdp_md *ctx, __u32 offset, const void *buf, __u32 len) = (void *)190;
@@ -103,12 +98,3 @@ static long (*bpf_xdp_store_bytes)(struct xdp_md *ctx, __u32 offset, const void 
 // COMPILER_BARRIER keeps clang from moving stores past it, or leaving them out.
 #define COMPILER_BARRIER() asm volatile("" ::: "memory")
 
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-#define ntohs(x) __builtin_bswap16(x)
-#define ntohl(x) __builtin_bswap32(x)
-#else
-#define ntohs(x) (x)
-#define ntohl(x) (x)
-#endif
-#define htons(x) ntohs(x)
-#define htonl(x) ntohl(x)

@@ -6,15 +6,7 @@
 // rings. Neither waits for the other. Times are CLOCK_MONOTONIC, nanoseconds.
 #pragma once
 #include "xdp_kernel.h"
-
-// An address; IPv4 as ::ffff:a.b.c.d. Network byte order.
-struct addr {
-	union {
-		__u8 b[16];
-		__u32 w[4];
-		__u64 d[2];
-	};
-};
+#include "sent.h"
 
 // How hard a source is kept out, in the order of judge.Strength.
 enum strength { PARDON, LIMITED, SOFT, FULL };
@@ -202,18 +194,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct bucket);
 } hits SEC(".maps");
-
-// The keys of config.hash, kept for the next run: hits are found by them.
-struct seed {
-	__u64 hash[2];
-};
-
-struct {
-	__uint(type, MAP_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct seed);
-} seeds SEC(".maps");
 
 struct {
 	__uint(type, MAP_LPM_TRIE);

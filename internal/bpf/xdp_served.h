@@ -4,7 +4,7 @@
 // What stands behind the destination of a packet: sockets first, then connection
 // tracking, as host.Lookup asks them.
 #pragma once
-#include "xdp_packet.h"
+#include "xdp_sent.h"
 
 enum use {
 	FREE,       // nobody: or a trap socket of ours
@@ -134,6 +134,8 @@ inline_ enum use look_up(struct xdp_md *ctx, const struct packet *p, int bare_sy
 		return SERVED;
 	if (elsewhere(p))
 		return UNKNOWN;
+	if (was_sent(p))
+		return ANSWER;
 	switch (flow_of(ctx, p, &t)) {
 	case REPLY_FLOW:
 		return ANSWER;
@@ -172,13 +174,15 @@ once_ int belongs(struct xdp_md *ctx, const struct packet *p)
 	state = p->proto == IPPROTO_TCP ? tcp_socket(ctx, p, &t) : udp_socket(ctx, p, &t);
 	if (state && state != TCP_LISTEN && state != TCP_CLOSE)
 		return 1;
+	if (was_sent(p))
+		return 1;
 	switch (flow_of(ctx, p, &t)) {
 	case REPLY_FLOW:
 	case LIVE_FLOW:
 	case NATED_FLOW:
 		return 1;
-	case FLOW_UNKNOWN: // of TCP only a SYN opens anything
-		if (config.flags & NFTABLES || p->proto == IPPROTO_TCP)
+	case FLOW_UNKNOWN: // of TCP only a SYN opens anything, and no flags: a fragment
+		if (config.flags & NFTABLES || (p->proto == IPPROTO_TCP && p->flags))
 			return 1;
 		break;
 	case NO_FLOW: // nothing may be tracked at all

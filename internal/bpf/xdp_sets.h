@@ -5,15 +5,17 @@
 #pragma once
 #include "xdp_packet.h"
 
+inline_ int is_trap_port(__u8 proto, __u16 port)
+{
+	__u32 which = proto == IPPROTO_UDP;
+	struct ports *t = bpf_map_lookup_elem(&traps, &which);
+
+	return t && t->word[port >> 6 & 1023] >> (port & 63) & 1;
+}
+
 inline_ int is_trap(const struct packet *p)
 {
-	__u32 which = p->proto == IPPROTO_UDP;
-	struct ports *t;
-
-	if (p->proto != IPPROTO_TCP && p->proto != IPPROTO_UDP)
-		return 0;
-	t = bpf_map_lookup_elem(&traps, &which);
-	return t && t->word[p->dport >> 6 & 1023] >> (p->dport & 63) & 1;
+	return (p->proto == IPPROTO_TCP || p->proto == IPPROTO_UDP) && is_trap_port(p->proto, p->dport);
 }
 
 inline_ int is_spared(const struct packet *p)

@@ -31,6 +31,8 @@ type Snapshot struct {
 	Logins      []netip.Addr // remote ends of login sessions, the one we were started from first of all
 
 	EphemeralFirst, EphemeralLast uint16 // ip_local_port_range, both included
+
+	Forwards bool // packets that are for others are passed on, of either family, from any link
 }
 
 // Link is one network interface.

@@ -32,9 +32,11 @@ type rtFacts struct {
 	links []rtLink
 	addrs []rtAddr
 	hops  []rtHop // of default routes
+
+	forwards bool
 }
 
-// listRoutes asks for links, addresses and default routes.
+// listRoutes asks for links, addresses, default routes and what is forwarded.
 func listRoutes(c *conn) (*rtFacts, error) {
 	f := new(rtFacts)
 	link := newRequest(unix.RTM_GETLINK, unix.NLM_F_DUMP, unix.SizeofIfInfomsg+8)
@@ -54,6 +56,8 @@ func listRoutes(c *conn) (*rtFacts, error) {
 		{"links", link, f.link, func() { f.links = nil }},
 		{"addresses", newRequest(unix.RTM_GETADDR, unix.NLM_F_DUMP, unix.SizeofIfAddrmsg), f.addr, func() { f.addrs = nil }},
 		{"routes", newRequest(unix.RTM_GETROUTE, unix.NLM_F_DUMP, unix.SizeofRtMsg), f.route, func() { f.hops = nil }},
+		{"settings of IPv4", netconfRequest(unix.AF_INET), f.netconf, func() {}},
+		{"settings of IPv6", netconfRequest(unix.AF_INET6), f.netconf, func() {}},
 	}
 	for _, s := range steps {
 		// A change while listing interrupts it. One more try, then what there
@@ -63,7 +67,7 @@ func listRoutes(c *conn) (*rtFacts, error) {
 			s.drop()
 			err = c.dump(s.req, s.each)
 		}
-		if err != nil && !errors.Is(err, errInterrupted) {
+		if err != nil && !errors.Is(err, errInterrupted) && !errors.Is(err, unix.EOPNOTSUPP) { // that: a kernel without IPv6
 			return nil, fmt.Errorf("list %s: %w", s.what, err)
 		}
 	}
@@ -163,6 +167,38 @@ func (f *rtFacts) addr(kind uint16, b []byte) {
 	}
 }
 
+// netconfmsgSize is that of struct netconfmsg {family u8}, padded.
+const netconfmsgSize = 4
+
+func netconfRequest(family byte) []byte {
+	req := newRequest(unix.RTM_GETNETCONF, unix.NLM_F_DUMP, netconfmsgSize)
+	req[unix.SizeofNlMsghdr] = family
+	return req
+}
+
+// netconf reads RTM_NEWNETCONF, the settings of one link, or of all of them. Those
+// that only new links begin with are no matter.
+func (f *rtFacts) netconf(kind uint16, b []byte) {
+	if kind != unix.RTM_NEWNETCONF || len(b) < netconfmsgSize {
+		return
+	}
+	// Of linux/netconf.h.
+	const (
+		ifindex, forwarding = 1, 2
+		ofNewLinks          = -2
+	)
+	forwards, of := false, int32(0)
+	for k, v, rest, ok := nextAttribute(b[netconfmsgSize:]); ok; k, v, rest, ok = nextAttribute(rest) {
+		switch k {
+		case ifindex:
+			of = int32(u32(v))
+		case forwarding:
+			forwards = u32(v) != 0
+		}
+	}
+	f.forwards = f.forwards || forwards && of != ofNewLinks
+}
+
 // isDefault reports whether an RTM_NEWROUTE or RTM_DELROUTE message is about a
 // route that as good as everything takes: 0/0 and ::/0, the halves 0/1 and
 // 128/1 that VPN clients set, and 2000::/3. struct rtmsg begins {family u8,
@@ -231,7 +267,7 @@ func nextHop(kind uint16, v []byte) netip.Addr {
 
 // snapshot concludes the part of a Snapshot that rtnetlink tells.
 func (f *rtFacts) snapshot() *Snapshot {
-	s := &Snapshot{Own: make(map[netip.Addr]struct{}), Broadcast: make(map[netip.Addr]struct{})}
+	s := &Snapshot{Own: make(map[netip.Addr]struct{}), Broadcast: make(map[netip.Addr]struct{}), Forwards: f.forwards}
 	for _, a := range f.addrs {
 		ip := a.addr.Addr()
 		if ip.IsMulticast() || ip.IsUnspecified() {

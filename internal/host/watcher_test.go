@@ -291,3 +291,26 @@ func FuzzNetlinkMessages(f *testing.F) {
 		}
 	})
 }
+
+// Whether anything is forwarded: by all links or by one, and not by those to come.
+func TestWatcherFollowsForwarding(t *testing.T) {
+	enterSpace(t)
+	command(t, "ip link add name one type veth peer name two", "ip link set one up")
+	w := startWatcher(t, t.TempDir())
+	if w.Snapshot().Forwards {
+		t.Fatal("a new namespace forwards")
+	}
+	set := func(key, value string) { writeFile(t, "/proc/sys/net", key, value) }
+	for _, key := range []string{"ipv4/ip_forward", "ipv4/conf/one/forwarding", "ipv6/conf/all/forwarding", "ipv6/conf/one/forwarding"} {
+		set(key, "1")
+		eventually(t, key+"=1", func() bool { return w.Snapshot().Forwards })
+		set(key, "0")
+		eventually(t, key+"=0", func() bool { return !w.Snapshot().Forwards })
+	}
+	set("ipv4/conf/default/forwarding", "1")
+	command(t, "ip link set one down")
+	eventually(t, "the link is down", func() bool { l, _ := linkNamed(w.Snapshot(), "one"); return !l.Up })
+	if w.Snapshot().Forwards {
+		t.Error("what new links would do counts")
+	}
+}

@@ -166,6 +166,17 @@ func (b *book) hold(e *entry, methods []*method) {
 	e.holders.entries++
 }
 
+// heldWithout counts the bans that a method of this name holds, and none of the other
+// name.
+func (b *book) heldWithout(name, other string) (n int) {
+	for _, h := range b.combinations {
+		if slices.Contains(h.names, name) && !slices.Contains(h.names, other) {
+			n += h.entries
+		}
+	}
+	return n
+}
+
 // holding gives the one combination of these methods.
 func (b *book) holding(methods []*method) *holders {
 	if len(methods) == 0 {

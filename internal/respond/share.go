@@ -44,6 +44,14 @@ func (r *Responder) Share(ctx context.Context, spared func(netip.Prefix) bool) m
 	return given
 }
 
+// HeldWithout counts the bans that the method of a name holds, and that of another does
+// not.
+func (r *Responder) HeldWithout(name, other string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.book.heldWithout(name, other)
+}
+
 // missed notes which methods lack the ban of e.
 func (r *Responder) missed(e *entry) {
 	for _, m := range r.methods {

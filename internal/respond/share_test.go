@@ -37,6 +37,9 @@ func TestShare(t *testing.T) {
 				t.Errorf("%v, want %d", given, want)
 			}
 		}
+		if n, m := r.HeldWithout("good", "bad"), r.HeldWithout("bad", "good"); n != len(all) || m != 0 {
+			t.Errorf("%d are held by the good one alone, %d by the other", n, m)
+		}
 		asked := bad.n
 		for range 150 { // ten minutes
 			share(0)
@@ -51,6 +54,9 @@ func TestShare(t *testing.T) {
 		bad.err = nil
 		time.Sleep(maxRest)
 		share(len(all) - 1)
+		if n := r.HeldWithout("good", "bad"); n != 0 {
+			t.Errorf("%d are held by the good one alone", n)
+		}
 		if !maps.Equal(bad.held(), good.held()) {
 			t.Error("they do not hold the same")
 		}

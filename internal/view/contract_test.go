@@ -249,7 +249,7 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 			view.Status{
 				TCPMode: "stealth", UDPMode: "advanced",
 				Started: at, Watching: []view.Watched{{Interface: "wg0", How: "AF_PACKET", Why: "no Ethernet header"}},
-				Counters: []view.Counter{{Name: "lost_total", Loss: true}}, Problems: []string{"the disk is full"}, Lacks: []string{"x"},
+				Counters: []view.Counter{{Name: "lost_total", Loss: true}}, Problems: []string{"the disk is full"}, Lacks: []string{"x"}, StandBy: []string{"nftables"},
 				CheckedBans: 2, Enforced: 1, Checked: &at,
 			},
 		},

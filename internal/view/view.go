@@ -22,7 +22,8 @@ type Status struct {
 	UDPMode  string    `json:"udp_mode"`
 	TCPPorts int       `json:"tcp_ports"` // number of trap ports
 	UDPPorts int       `json:"udp_ports"`
-	Methods  []string  `json:"methods"` // what enforces bans; empty: nothing
+	Methods  []string  `json:"methods"`            // what enforces bans; empty: nothing
+	StandBy  []string  `json:"stand_by,omitempty"` // those of Methods that hold the bans and need not act: nothing gets past another
 	BlockTCP int       `json:"block_tcp"`
 	BlockUDP int       `json:"block_udp"`
 

@@ -250,7 +250,13 @@ func (b *bench) lanes(ctx context.Context, join cable) ([]lane, error) {
 			return lanes, err
 		}
 	}
-	for _, by := range b.ways {
+	ways := b.ways
+	if i := slices.IndexFunc(ways, func(w way) bool { return w.name == "afpacket" }); i >= 0 {
+		both := ways[i] // the ring reads, the XDP program bans
+		both.name, both.blockMethod = "both", "auto"
+		ways = append(slices.Clone(ways), both)
+	}
+	for _, by := range ways {
 		w, err := add(by.name)
 		if err == nil {
 			_, err = b.start(ctx, w, by.banning())

@@ -122,10 +122,7 @@ func (t *Table) tryRebuild(w wish) error {
 	for _, name := range []string{droppedFull, droppedSoft, droppedLimited, trapHits, overflow} {
 		t.conn.AddObj(&nftables.NamedObj{Table: t.lay.table, Name: name, Type: nftables.ObjTypeCounter, Obj: &expr.Counter{}})
 	}
-	if err := t.rulesPre(); err != nil {
-		return err
-	}
-	if err := t.rulesTrap(true); err != nil {
+	if err := t.rules(); err != nil {
 		return err
 	}
 	if err := t.conn.FlushWithGenID(gen.ID); err != nil {
@@ -158,7 +155,7 @@ func (t *Table) clear(w wish) (map[string]oldSet, error) {
 		t.conn.FlushChain(c)
 	}
 	for _, c := range chains {
-		if !t.lay.isBase(c) {
+		if t.opt.Standby || !t.lay.isBase(c) {
 			t.conn.DelChain(c)
 		}
 	}

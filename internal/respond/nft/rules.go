@@ -68,6 +68,19 @@ func (t *Table) oneOf(key nftables.SetDatatype, values ...byte) (match, error) {
 	return match{lookup(s)}, err
 }
 
+// rules queues all of them.
+func (t *Table) rules() error {
+	if t.opt.Standby {
+		c := t.conn.AddChain(t.lay.chain("standby")) // which nobody jumps to: for those who read it
+		t.rule(c, "the XDP program keeps these sources out; there are rules when something comes in past it", verdict(expr.VerdictReturn))
+		return nil
+	}
+	if err := t.rulesPre(); err != nil {
+		return err
+	}
+	return t.rulesTrap(true)
+}
+
 // rulesPre drops what banned sources send, to this host or through it.
 func (t *Table) rulesPre() error {
 	c := t.conn.AddChain(t.lay.pre())

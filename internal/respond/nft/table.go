@@ -54,6 +54,10 @@ type Options struct {
 	// LimitedOnly is BLOCK_EVIDENCE="verified": one packet earns nobody more
 	// than the limited ban.
 	LimitedOnly bool
+	// Standby: somebody else keeps out whom the table bans, so it has its sets and no
+	// rules. Rules that look at the state of connections make the kernel track all of
+	// this host's. Close ends it.
+	Standby bool
 	// Spare and Peers are in the table from its first packet on.
 	Spare []netip.Prefix
 	Peers []netip.Addr
@@ -175,11 +179,15 @@ func (t *Table) Close(ctx context.Context) error {
 	}
 	t.closed = true
 	err := ctx.Err()
-	if err == nil {
-		err = t.disarm()
-	}
-	if err == nil {
-		err = t.conn.Flush()
+	switch o := t.opt; {
+	case err != nil:
+	case o.Standby:
+		o.Standby, o.KernelTraps = false, false
+		err = t.become(o, t.peers, wish{})
+	default:
+		if err = t.disarm(); err == nil {
+			err = t.conn.Flush()
+		}
 	}
 	if errors.Is(err, unix.ENOENT) {
 		err = nil // somebody flushed the ruleset: nothing to take back

@@ -51,6 +51,7 @@ type Stats struct {
 type Method struct {
 	sensor       *bpf.Sensor
 	filled       chan struct{} // there is something to sweep, some day
+	full         chan struct{}
 	sweepsFailed atomic.Uint64
 
 	mu      sync.Mutex // whoever looks and then changes
@@ -61,7 +62,7 @@ type Method struct {
 
 // New bans in the program of s, which the caller attaches and closes.
 func New(s *bpf.Sensor) *Method {
-	return &Method{sensor: s, filled: make(chan struct{}, 1)}
+	return &Method{sensor: s, filled: make(chan struct{}, 1), full: make(chan struct{}, 1)}
 }
 
 // Name is the method's name in BLOCK_METHOD.
@@ -181,15 +182,19 @@ func (m *Method) put(entries []bpf.Ban) error {
 			err = m.sensor.PutBans(entries)
 		}
 	}
+	told := m.filled
 	if err != nil {
-		return err
+		told = m.full
 	}
 	select {
-	case m.filled <- struct{}{}:
-	default:
+	case told <- struct{}{}:
+	default: // it is known
 	}
-	return nil
+	return err
 }
+
+// Full has a signal after a change that found no room, or failed otherwise.
+func (m *Method) Full() <-chan struct{} { return m.full }
 
 // Existing gives the bans that are in force. They may come from an earlier run;
 // Reason alone is not kept. If ctx ends the answer is a part. A ban that changes

@@ -158,7 +158,18 @@ func TestAllOrNone(t *testing.T) {
 	}
 	late := banOf("198.51.100.1/32", judge.Soft, time.Hour)
 	m.swept = time.Now() // a flood does not have every entry looked at for each ban
-	if err := m.BanAll(t.Context(), []respond.Ban{late}); !errors.Is(err, bpf.ErrBansFull) {
+	full := func() bool {
+		select {
+		case <-m.Full():
+			return true
+		default:
+			return false
+		}
+	}
+	if !full() || full() {
+		t.Error("it is not told once that there was no room")
+	}
+	if err := m.BanAll(t.Context(), []respond.Ban{late}); !errors.Is(err, bpf.ErrBansFull) || !full() {
 		t.Errorf("just after a sweep: %v", err)
 	}
 	m.swept = time.Time{}

@@ -85,6 +85,9 @@ func answer(st *view.Status) string {
 	by := "nothing"
 	if len(st.Methods) > 0 {
 		by = strings.Join(st.Methods, ", ")
+		if len(st.StandBy) > 0 {
+			by += " (on standby: " + strings.Join(st.StandBy, ", ") + ")"
+		}
 	}
 	return fmt.Sprintf("TCP: %s (BLOCK_TCP=%d), UDP: %s (BLOCK_UDP=%d); enforced by %s",
 		blockWord(st.BlockTCP), st.BlockTCP, blockWord(st.BlockUDP), st.BlockUDP, by)

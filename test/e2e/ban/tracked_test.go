@@ -8,15 +8,29 @@ import (
 	"time"
 
 	"portsentry/internal/pktgen"
+	"portsentry/test/lab"
 )
 
-// What the tests below hold rests on connection tracking, which the firewall table
-// brings with it: no socket of this host remembers it.
+// What the tests below hold no socket of this host remembers: it rests on the XDP
+// program, which sees what is sent, or on connection tracking, which the firewall
+// table brings with it.
 
-func needsTracking(t *testing.T) {
+func needsMemory(t *testing.T) {
 	t.Helper()
-	if !slices.Contains(methods(), "nftables") {
-		t.Skip("nothing is tracked without the table: BLOCK_METHOD is " + method())
+	if all := methods(); !slices.Contains(all, "nftables") && !slices.Contains(all, "xdp") {
+		t.Skip("nothing is remembered without the table and the program: BLOCK_METHOD is " + method())
+	}
+}
+
+// awaitStandby waits until the table has nothing tracked any more, where it stands by.
+func (d *daemon) awaitStandby() {
+	d.t.Helper()
+	if method() == "auto" {
+		lab.Wait(d.t, soon, "the table on standby", func() bool {
+			st, err := d.Status(d.t.Context())
+			check(d.t, err)
+			return slices.Contains(st.StandBy, "nftables")
+		})
 	}
 }
 
@@ -47,7 +61,7 @@ func asks(t *testing.T, c *net.UDPConn, at netip.AddrPort, limit time.Duration) 
 // otherwise, so the socket does not tell the one from the other.
 func TestDatagramsOfBeforeGoOn(t *testing.T) {
 	t.Parallel()
-	needsTracking(t)
+	needsMemory(t)
 	const port = 4500
 	s := newStage(t)
 	service := socket(t, s.Host.NS, netip.AddrPortFrom(netip.IPv6Unspecified(), port))
@@ -62,6 +76,7 @@ func TestDatagramsOfBeforeGoOn(t *testing.T) {
 		}
 	}()
 	d := s.start(nil)
+	d.awaitStandby()
 	for _, a := range []netip.Addr{nth(clients, 1), nth(clients6, 1)} {
 		at := netip.AddrPortFrom(s.host(a), port)
 		old := socket(t, s.Scanner.NS, netip.AddrPortFrom(a, 5001))
@@ -91,10 +106,11 @@ func TestDatagramsOfBeforeGoOn(t *testing.T) {
 // was on its way by TCP.
 func TestAnswersToSocketsThatAreGone(t *testing.T) {
 	t.Parallel()
-	needsTracking(t)
+	needsMemory(t)
 	s := newStage(t)
 	s.serve(s.Scanner.NS, 5000)
 	d := s.start(nil)
+	d.awaitStandby()
 
 	a := nth(clients, 1)
 	from, to := netip.AddrPortFrom(a, 5000), netip.AddrPortFrom(s.host(a), trapUDP)
@@ -106,6 +122,8 @@ func TestAnswersToSocketsThatAreGone(t *testing.T) {
 	check(t, err)
 	check(t, ours.Close())
 	_, err = theirs.WriteToUDPAddrPort([]byte("answer"), to)
+	check(t, err)
+	_, err = theirs.WriteToUDPAddrPort(make([]byte, 3000), to) // in fragments
 	check(t, err)
 
 	b := nth(clients, 2)

@@ -97,17 +97,6 @@ func (d *daemon) waitScan(parts ...string) string {
 	return found[0]
 }
 
-func (d *daemon) counter(name string) uint64 {
-	d.t.Helper()
-	s, err := d.Status(d.t.Context())
-	check(d.t, err)
-	v, ok := s.Counter(name)
-	if !ok {
-		d.t.Fatalf("no counter %s", name)
-	}
-	return v
-}
-
 // conf is the text of a configuration.
 func conf(lines ...string) string { return strings.Join(lines, "\n") + "\n" + harness.CaptureLine() }
 
