@@ -60,9 +60,10 @@ func TestRealTools(t *testing.T) {
 	zmap := func(name string, args ...string) run {
 		return run{name: "zmap " + name, program: "zmap", pkg: "zmap", tool: "zmap", least: 200, nameless: none,
 			args: func(w *wire) []string {
+				// With one seed in 256, 2.1.1 aborts on an assertion of its own in a network this small.
 				nothing := filepath.Join(w.t.TempDir(), "nothing") // a list of nobody to spare, and a configuration
 				check(w.t, os.WriteFile(nothing, nil, 0o600))
-				return slices.Concat([]string{"zmap", "-C", nothing, "-b", nothing, "-i", w.scanner.Name, "-S", w.scanner.Addr4().String(),
+				return slices.Concat([]string{"zmap", "-e", "1", "-C", nothing, "-b", nothing, "-i", w.scanner.Name, "-S", w.scanner.Addr4().String(),
 					"-G", w.host.MAC.String(), "-B", "5M", "-c", "0", "-o", os.DevNull}, args, []string{"10.77.1.0/24"})
 			}}
 	}
