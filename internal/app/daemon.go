@@ -71,6 +71,7 @@ type daemon struct {
 	problems problems
 	watchdog watchdog
 	standby  standby
+	nat      *host.NAT // nil: it cannot be known
 	heap     heapRoom
 
 	asking  sync.RWMutex // held, for reading, by who asks over the control socket
@@ -177,6 +178,9 @@ func (d *daemon) run(ctx context.Context) error {
 	}
 	if t := d.table.Load(); t != nil {
 		d.hearTable(t)
+	}
+	if d.nat != nil {
+		capturing.start("NAT", d.nat.Run)
 	}
 	if f := d.full.Load(); f != nil { // before a reload can make one
 		d.runFull(f)

@@ -58,6 +58,7 @@ func (d *daemon) open() error {
 		return err
 	}
 	trust := d.trust()
+	d.openNAT()
 	if slices.Contains(c.BlockMethods, config.MethodAuto) { // the table is wanted, whatever becomes of the program
 		if err := d.setTable(context.Background(), c); err != nil {
 			return err

@@ -22,8 +22,7 @@ type sensor struct {
 	method    *banxdp.Method
 	pipelines []*pipeline // one a worker
 	peers     *bpf.Peers
-	nat       *host.NAT // nil: it cannot be known
-	folder    string    // where it is pinned; "": nowhere
+	folder    string // where it is pinned; "": nowhere
 }
 
 // loaded is what loading the XDP program came to.
@@ -118,12 +117,7 @@ func (d *daemon) openSensor(c *config.Config) error {
 		if err != nil {
 			return err
 		}
-		p.host.sent, p.strangers.sent = s.Sent, s.Sent
 		s.pipelines = append(s.pipelines, p)
-	}
-	var err error
-	if s.nat, err = host.NewNAT(); err != nil {
-		d.problems.set("nat", fmt.Sprintf("whether this host translates destinations cannot be known, so the XDP program does not decide by itself who hits a trap: %v", err))
 	}
 	if !s.Tracks() {
 		d.problems.set("tracking", "the XDP program cannot ask connection tracking (which takes Linux 6.1 and nf_conntrack): by itself it bans for SYNs alone")
@@ -157,9 +151,6 @@ func (s *sensor) close() error {
 	if s.peers != nil {
 		errs = append(errs, s.peers.Close())
 	}
-	if s.nat != nil {
-		errs = append(errs, s.nat.Close())
-	}
 	return errors.Join(errs...)
 }
 
@@ -171,9 +162,6 @@ func (d *daemon) runSensor(s *sensor) {
 		})
 	}
 	d.capturing.start("connections", func(ctx context.Context) error { return s.peers.Run(ctx, d.connected) })
-	if s.nat != nil {
-		d.capturing.start("destination NAT", s.nat.Run)
-	}
 	d.capturing.start("XDP bans", s.method.Run)
 	d.capturing.start("XDP program", func(ctx context.Context) error { return d.keepSensor(ctx, s) })
 }
@@ -243,14 +231,6 @@ func (d *daemon) sayChallenge(err error) {
 		said = fmt.Sprintf("VERIFY_SOURCE: %v", err)
 	}
 	d.problems.set("challenge", said)
-}
-
-// natChanged is readable when destination NAT came or went.
-func (d *daemon) natChanged() <-chan struct{} {
-	if s := d.sensor.Load(); s != nil && s.nat != nil {
-		return s.nat.Changed()
-	}
-	return nil
 }
 
 // closeSensor takes the program off the interfaces, and leaves its bans to the

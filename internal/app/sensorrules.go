@@ -48,12 +48,12 @@ func (d *daemon) setSensor(c *config.Config) error {
 	}
 	facts := d.facts.watcher.Snapshot()
 	elsewhere, why := true, ""
-	if s.nat != nil {
-		elsewhere, why = s.nat.State()
+	if d.nat != nil {
+		elsewhere, why = d.nat.State()
 	}
-	if elsewhere && s.nat != nil && d.dropping(c) && !d.tableBans(c) {
+	if elsewhere && d.nat != nil && d.dropping(c) && !d.tableBans(c) {
 		d.problems.set("nat", "the XDP program leaves it to nftables to decide who hits a trap, which does not ban here (BLOCK_METHOD): "+why)
-	} else if s.nat != nil {
+	} else if d.nat != nil {
 		d.problems.set("nat", "")
 	}
 	r := bpf.Rules{

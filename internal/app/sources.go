@@ -198,7 +198,7 @@ func (d *daemon) newPipeline(c *config.Config) (*pipeline, error) {
 	}
 	d.problems.set("lookup", lookup.Fallback())
 	rules, _ := d.rules(c)
-	h, strangers := &asHost{facts: d.facts, lookup: lookup}, &asHost{facts: d.facts}
+	h, strangers := &asHost{facts: d.facts, lookup: lookup, sent: d.sent}, &asHost{facts: d.facts, sent: d.sent}
 	p := &pipeline{
 		facts: d.facts, host: h, strangers: strangers, out: d.queue,
 		detector: detect.New(detect.Options{Rules: rules, Host: h, Strangers: strangers}),

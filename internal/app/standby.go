@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"sync/atomic"
 
@@ -26,17 +27,55 @@ func (d *daemon) standsBy() []string {
 	return nil
 }
 
+// openNAT looks at NAT from here on.
+func (d *daemon) openNAT() {
+	var err error
+	if d.nat, err = host.NewNAT(); err != nil {
+		d.problems.set("nat", fmt.Sprintf("whether this host translates addresses cannot be known, so the XDP program does not decide by itself who hits a trap, and the firewall table has connections tracked: %v", err))
+		return
+	}
+	d.onStop(d.nat.Close)
+}
+
+// natChanged is readable when NAT came or went.
+func (d *daemon) natChanged() <-chan struct{} {
+	if d.nat == nil {
+		return nil
+	}
+	return d.nat.Changed()
+}
+
+// endsHere reports whether all that comes in is for this host, as it came: nothing is
+// forwarded, and no address translated. By any goroutine.
+func (d *daemon) endsHere() bool {
+	if d.nat == nil || d.facts.watcher.Snapshot().Forwards {
+		return false
+	}
+	there, _ := d.nat.State()
+	return !there
+}
+
+// sent reports whether this host has sent something in the flow, where nothing is
+// tracked. By any goroutine.
+func (d *daemon) sent(proto uint8, remote, local netip.AddrPort) bool {
+	if s := d.sensor.Load(); s != nil && s.Sent(proto, remote, local) {
+		return true
+	}
+	t := d.table.Load()
+	return t != nil && t.Sent(proto, remote, local)
+}
+
 // mayStandBy reports whether the XDP program stops all that the table would, and goes
 // on to if we are killed. The table is for what is forwarded, for interfaces on which
 // the program does not run, for devices inside of what it sees, and for bans that it
 // has no room for. By any goroutine.
 func (d *daemon) mayStandBy(c *config.Config) bool {
 	s := d.sensor.Load()
-	if s == nil || s.folder == "" || s.nat == nil || !d.dropping(c) || !d.tableBans(c) || slices.Contains(c.BlockMethods, config.MethodNftables) {
+	if s == nil || s.folder == "" || !d.endsHere() || !d.dropping(c) || !d.tableBans(c) || slices.Contains(c.BlockMethods, config.MethodNftables) {
 		return false
 	}
 	facts := d.facts.watcher.Snapshot()
-	if there, _ := s.nat.State(); there || facts.Forwards || hasVLANs(facts) {
+	if hasVLANs(facts) {
 		return false
 	}
 	past := func(l host.Link) bool { return l.Up && !l.Loopback && !s.Remembers(l.Index) }
@@ -56,24 +95,27 @@ func (d *daemon) remember(s *sensor) {
 
 // lookAtStandby has the table looked at where something has changed for it.
 func (d *daemon) lookAtStandby() {
-	if d.mayStandBy(d.conf.Load()) != d.standby.on.Load() {
+	t := d.table.Load()
+	if d.mayStandBy(d.conf.Load()) != d.standby.on.Load() || t != nil && t.Untracked() != d.endsHere() {
 		touch(d.standby.look)
 	}
 }
 
-// standBy lets the table stand by, or wakes it. Whoever is to keep somebody out does so
-// before the other stops.
+// standBy lets the table stand by, or wakes it, with rules that have connections tracked
+// or without. Whoever is to keep somebody out does so before the other stops.
 func (d *daemon) standBy(ctx context.Context) {
 	if s := d.sensor.Load(); s != nil {
 		d.remember(s)
 	}
 	c := d.conf.Load()
-	may := d.mayStandBy(c)
-	if may == d.standby.on.Load() {
+	may, untracked := d.mayStandBy(c), d.endsHere()
+	was := d.standby.on.Load()
+	t := d.table.Load()
+	if may == was && (t == nil || t.Untracked() == untracked) {
 		return
 	}
 	d.standby.on.Store(may)
-	table := func() error { return d.table.Load().Reconfigure(ctx, d.tableOptions(c)) }
+	table := func() error { return t.Reconfigure(ctx, d.tableOptions(c)) }
 	program := func() error { return d.setSensor(c) }
 	first, then := table, program
 	if may {
@@ -85,9 +127,9 @@ func (d *daemon) standBy(ctx context.Context) {
 	}
 	said := ""
 	if err != nil {
-		d.standby.on.Store(!may)
+		d.standby.on.Store(was)
 		said = fmt.Sprintf("the firewall table has rules that nobody needs: %v", err)
-		if !may {
+		if !may && (was || !untracked) {
 			said = fmt.Sprintf("the firewall table lacks the rules that it needs: %v", err)
 		}
 	}

@@ -135,7 +135,9 @@ func testConfirmLimited(t *testing.T, l *lab, table *Table) {
 	}
 }
 
-func TestBansEndByThemselves(t *testing.T) {
+func TestBansEndByThemselves(t *testing.T) { bothWays(t, testBansEndByThemselves) }
+
+func testBansEndByThemselves(t *testing.T, traps func() Options) {
 	l := newLab(t)
 	table := l.open(traps())
 	bans := []respond.Ban{
@@ -159,7 +161,9 @@ func TestBansEndByThemselves(t *testing.T) {
 	}
 }
 
-func TestNeighbourOfA64(t *testing.T) {
+func TestNeighbourOfA64(t *testing.T) { bothWays(t, testNeighbourOfA64) }
+
+func testNeighbourOfA64(t *testing.T, traps func() Options) {
 	l := newLab(t)
 	l.serve(l.host, "tcp", "[fd09::1]:80")
 	table := l.open(traps())
@@ -185,6 +189,10 @@ func TestNeighbourOfA64(t *testing.T) {
 }
 
 func TestNeighbourDiscoveryOfABannedSource(t *testing.T) {
+	bothWays(t, testNeighbourDiscoveryOfABannedSource)
+}
+
+func testNeighbourDiscoveryOfABannedSource(t *testing.T, traps func() Options) {
 	l := newLab(t)
 	table := l.open(traps())
 	if err := table.Ban(t.Context(), ban("fd09::2/128", judge.Full, time.Minute)); err != nil {

@@ -50,6 +50,7 @@ func TestRulesetAsListed(t *testing.T) {
 		{name: "standby", edit: func(o *Options) { o.Standby = true }, bans: []respond.Ban{
 			lasting("192.0.2.7/32", judge.Full), lasting("198.51.100.0/24", judge.Soft),
 		}},
+		{name: "untracked", edit: func(o *Options) { o.Untracked, o.OwnTraps = true, true }},
 		{name: "ranges", edit: func(o *Options) { o.KernelTraps = false }, bans: []respond.Ban{
 			lasting("192.0.2.0/24", judge.Full), lasting("198.51.100.0/24", judge.Soft), lasting("255.0.0.0/8", judge.Soft),
 			lasting("2001:db8:7:700::/56", judge.Full), lasting("2001:db8:8::/48", judge.Soft), lasting("ffff::/16", judge.Soft),

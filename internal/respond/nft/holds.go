@@ -94,7 +94,7 @@ func (n *news) lookUp(places []place, missing func(at int)) error {
 		some := places[from:min(from+atOnce, len(places))]
 		request = request[:0]
 		for i, p := range some {
-			request = appendGet(request, uint32(i), p)
+			request = appendGet(request, uint32(i), p.set.Name, p.key)
 		}
 		if answer == nil {
 			answer = make([]byte, 8<<10)
@@ -120,16 +120,16 @@ func (n *news) lookUp(places []place, missing func(at int)) error {
 }
 
 // appendGet appends the request for one element (NFT_MSG_GETSETELEM), number seq.
-func appendGet(b []byte, seq uint32, p place) []byte {
+func appendGet(b []byte, seq uint32, set string, key []byte) []byte {
 	begin := len(b)
 	b = append(b, make([]byte, unix.NLMSG_HDRLEN)...)
 	b = append(b, unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0)
 	b = appendAttr(b, unix.NFTA_SET_ELEM_LIST_TABLE, func(b []byte) []byte { return append(append(b, tableName...), 0) })
-	b = appendAttr(b, unix.NFTA_SET_ELEM_LIST_SET, func(b []byte) []byte { return append(append(b, p.set.Name...), 0) })
+	b = appendAttr(b, unix.NFTA_SET_ELEM_LIST_SET, func(b []byte) []byte { return append(append(b, set...), 0) })
 	b = appendAttr(b, unix.NLA_F_NESTED|unix.NFTA_SET_ELEM_LIST_ELEMENTS, func(b []byte) []byte {
 		return appendAttr(b, unix.NLA_F_NESTED|unix.NFTA_LIST_ELEM, func(b []byte) []byte {
 			return appendAttr(b, unix.NLA_F_NESTED|unix.NFTA_SET_ELEM_KEY, func(b []byte) []byte {
-				return appendAttr(b, unix.NFTA_DATA_VALUE, func(b []byte) []byte { return append(b, p.key...) })
+				return appendAttr(b, unix.NFTA_DATA_VALUE, func(b []byte) []byte { return append(b, key...) })
 			})
 		})
 	})

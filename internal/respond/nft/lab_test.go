@@ -166,6 +166,19 @@ func traps() Options {
 	}
 }
 
+// bothWays runs a test with rules that have connections tracked, and with those that do
+// without.
+func bothWays(t *testing.T, test func(t *testing.T, traps func() Options)) {
+	t.Run("tracked", func(t *testing.T) { test(t, traps) })
+	t.Run("untracked", func(t *testing.T) {
+		test(t, func() Options {
+			o := traps()
+			o.Untracked = true
+			return o
+		})
+	})
+}
+
 // open opens the table in the host's namespace.
 func (l *lab) open(o Options) *Table {
 	l.t.Helper()

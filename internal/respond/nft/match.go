@@ -34,7 +34,9 @@ func metaIs(key expr.MetaKey, value ...byte) match {
 }
 
 // inLoopback: interface index 1 is lo in every network namespace.
-func inLoopback() match { return metaIs(expr.MetaKeyIIF, binaryutil.NativeEndian.PutUint32(1)...) }
+func inLoopback() match { return metaIs(expr.MetaKeyIIF, loopback...) }
+
+var loopback = binaryutil.NativeEndian.PutUint32(1)
 
 func protocol(p byte) match { return metaIs(expr.MetaKeyL4PROTO, p) }
 

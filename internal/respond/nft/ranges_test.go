@@ -66,7 +66,9 @@ func TestSegments(t *testing.T) {
 
 // What a banned range leaves its addresses, on this host and on the way through, while
 // its neighbours and whom to spare get through. It ends by itself.
-func TestRangeBan(t *testing.T) {
+func TestRangeBan(t *testing.T) { bothWays(t, testRangeBan) }
+
+func testRangeBan(t *testing.T, traps func() Options) {
 	l := newLab(t)
 	o := traps()
 	o.Spare = []netip.Prefix{netip.MustParsePrefix("203.0.113.200/32")}

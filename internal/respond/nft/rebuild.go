@@ -155,7 +155,7 @@ func (t *Table) clear(w wish) (map[string]oldSet, error) {
 		t.conn.FlushChain(c)
 	}
 	for _, c := range chains {
-		if t.opt.Standby || !t.lay.isBase(c) {
+		if !t.isBase(c) {
 			t.conn.DelChain(c)
 		}
 	}
@@ -165,7 +165,7 @@ func (t *Table) clear(w wish) (map[string]oldSet, error) {
 		}
 	}
 	lasting := make(map[string]*nftables.Set)
-	for _, s := range t.lay.lasting() {
+	for _, s := range t.lay.lasting(t.opt.Untracked) {
 		lasting[s.Name] = s
 	}
 	prepared := make(map[string]bool)
@@ -238,7 +238,7 @@ func carry(s *nftables.Set) ([]nftables.SetElement, error) {
 
 // addSets queues every set that is not there yet.
 func (t *Table) addSets(old map[string]oldSet, w wish) error {
-	for _, s := range t.lay.lasting() {
+	for _, s := range t.lay.lasting(t.opt.Untracked) {
 		s.ID = 0
 		t.filled[s] = t.filled[s] || old[s.Name].kept
 		if old[s.Name].kept {

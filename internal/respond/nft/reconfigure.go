@@ -87,6 +87,7 @@ func (t *Table) become(o Options, peers map[netip.Addr]struct{}, w wish) (err er
 		}
 		return err
 	}
+	t.untracked.Store(o.Untracked)
 	if !heard && t.log != nil {
 		close(t.hearing)
 	}

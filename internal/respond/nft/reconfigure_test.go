@@ -21,7 +21,9 @@ func (l *lab) reconfigure(t *Table, o Options) {
 // Under a flood of probes the table is reconfigured a hundred times. Nobody who
 // is banned gets an answer, and everybody who hits a trap is dropped, counted
 // and banned by it, but for whom to spare.
-func TestReconfigureUnderFlood(t *testing.T) {
+func TestReconfigureUnderFlood(t *testing.T) { bothWays(t, testReconfigureUnderFlood) }
+
+func testReconfigureUnderFlood(t *testing.T, traps func() Options) {
 	l := newLab(t)
 	l.serve(l.host, "tcp", "10.9.0.1:80")
 	l.serve(l.host, "tcp", "[fd09::1]:80")
@@ -132,7 +134,9 @@ func TestReconfigureAndRun(t *testing.T) {
 }
 
 // What cannot be done leaves everything as it was.
-func TestReconfigureFails(t *testing.T) {
+func TestReconfigureFails(t *testing.T) { bothWays(t, testReconfigureFails) }
+
+func testReconfigureFails(t *testing.T, traps func() Options) {
 	l := newLab(t)
 	o := traps()
 	o.KernelTraps = false

@@ -42,7 +42,9 @@ func sameBans(t *testing.T, got, want []respond.Ban) {
 	}
 }
 
-func TestCloseLeavesBansAndTakesTraps(t *testing.T) {
+func TestCloseLeavesBansAndTakesTraps(t *testing.T) { bothWays(t, testCloseLeavesBansAndTakesTraps) }
+
+func testCloseLeavesBansAndTakesTraps(t *testing.T, traps func() Options) {
 	l := newLab(t)
 	l.serve(l.host, "tcp", "10.9.0.1:80")
 	table := l.open(traps())
@@ -86,6 +88,10 @@ func TestCloseLeavesBansAndTakesTraps(t *testing.T) {
 
 // Nobody confirms after a crash, so a hit earns the provisional ban and no more.
 func TestCrashLeavesProvisionalBansOnly(t *testing.T) {
+	bothWays(t, testCrashLeavesProvisionalBansOnly)
+}
+
+func testCrashLeavesProvisionalBansOnly(t *testing.T, traps func() Options) {
 	l := newLab(t)
 	o := traps()
 	o.Provisional = 300 * time.Millisecond

@@ -33,10 +33,20 @@ func (l *layout) baseChain(name string, hook *nftables.ChainHook) *nftables.Chai
 	return c
 }
 
-// isBase reports whether a chain in the kernel is one of our two, as we would
-// make it.
-func (l *layout) isBase(c *nftables.Chain) bool {
-	for _, ours := range []*nftables.Chain{l.pre(), l.trap()} {
+// bases are the base chains that the options want.
+func (t *Table) bases() []*nftables.Chain {
+	switch {
+	case t.opt.Standby:
+		return nil
+	case t.opt.Untracked:
+		return []*nftables.Chain{t.lay.trap(), t.lay.sent()}
+	}
+	return []*nftables.Chain{t.lay.pre(), t.lay.trap()}
+}
+
+// isBase reports whether a chain in the kernel is one of them, as we would make it.
+func (t *Table) isBase(c *nftables.Chain) bool {
+	for _, ours := range t.bases() {
 		if c.Name == ours.Name && c.Type == ours.Type && c.Hooknum != nil && *c.Hooknum == *ours.Hooknum &&
 			c.Priority != nil && *c.Priority == *ours.Priority && c.Policy != nil && *c.Policy == *ours.Policy {
 			return true
@@ -47,6 +57,7 @@ func (l *layout) isBase(c *nftables.Chain) bool {
 
 func (l *layout) pre() *nftables.Chain  { return l.baseChain("pre", nftables.ChainHookPrerouting) }
 func (l *layout) trap() *nftables.Chain { return l.baseChain("trap", nftables.ChainHookInput) }
+func (l *layout) sent() *nftables.Chain { return l.baseChain("sent", nftables.ChainHookOutput) }
 
 // rule queues one rule.
 func (t *Table) rule(c *nftables.Chain, comment string, parts ...match) {
@@ -68,6 +79,12 @@ func (t *Table) oneOf(key nftables.SetDatatype, values ...byte) (match, error) {
 	return match{lookup(s)}, err
 }
 
+// transport matches these protocols.
+func (t *Table) transport(protocols ...byte) (match, error) {
+	some, err := t.oneOf(nftables.TypeInetProto, protocols...)
+	return append(match{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: unix.NFT_REG_1}}, some...), err
+}
+
 // rules queues all of them.
 func (t *Table) rules() error {
 	if t.opt.Standby {
@@ -75,7 +92,11 @@ func (t *Table) rules() error {
 		t.rule(c, "the XDP program keeps these sources out; there are rules when something comes in past it", verdict(expr.VerdictReturn))
 		return nil
 	}
-	if err := t.rulesPre(); err != nil {
+	before := t.rulesPre
+	if t.opt.Untracked {
+		before = t.rulesSent
+	}
+	if err := before(); err != nil {
 		return err
 	}
 	return t.rulesTrap(true)
@@ -84,49 +105,71 @@ func (t *Table) rules() error {
 // rulesPre drops what banned sources send, to this host or through it.
 func (t *Table) rulesPre() error {
 	c := t.conn.AddChain(t.lay.pre())
-	accept, drop := verdict(expr.VerdictAccept), verdict(expr.VerdictDrop)
-
+	accept := verdict(expr.VerdictAccept)
 	t.rule(c, "", inLoopback(), accept)
-	// Without neighbour discovery (RFC 4861) a source on our link could no
-	// longer be reached at all, whatever its ban leaves it.
-	discovery, err := t.oneOf(nftables.TypeICMP6Type, 133, 134, 135, 136)
-	if err != nil {
+	if err := t.rulesFull(c); err != nil {
 		return err
 	}
-	t.rule(c, "", metaIs(expr.MetaKeyNFPROTO, unix.NFPROTO_IPV6), protocol(unix.IPPROTO_ICMPV6),
-		match{payload(expr.PayloadBaseTransportHeader, 0, 1)}, discovery, accept)
-	// What most packets need is first: the look-up of whom to spare, in an interval
-	// set, is for those whose source is banned and for new connections.
+	// From here on a ban rests on evidence that anybody can forge: it never
+	// cuts a connection that exists, nor an error message about one.
+	t.rule(c, "", ctState(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept)
+	if err := t.rulesDiscovery(c); err != nil {
+		return err
+	}
+	t.rulesSpare(c)
+	t.rule(c, "connections kept from tracking", ctState(expr.CtStateBitUNTRACKED), protocol(unix.IPPROTO_TCP), notSYN(), accept)
+	// A connection that began before anything was tracked counts as new when its
+	// remote end speaks first.
+	t.rule(c, "connections older than tracking", ctState(expr.CtStateBitNEW|expr.CtStateBitINVALID), protocol(unix.IPPROTO_TCP),
+		notSYN(), boundSocket(), accept)
+	t.rulesBanned(c, counter(droppedSoft), verdict(expr.VerdictDrop))
+	return nil
+}
+
+// rulesFull drops all of those with proof against them. What most packets need is first:
+// the look-up of whom to spare, in an interval set, is for those whose source is banned
+// and for new connections.
+func (t *Table) rulesFull(c *nftables.Chain) error {
 	full := t.conn.AddChain(t.lay.chain("full"))
+	if err := t.rulesDiscovery(full); err != nil {
+		return err
+	}
 	t.rulesSpare(full)
-	t.rule(full, "", counter(droppedFull), drop)
+	t.rule(full, "", counter(droppedFull), verdict(expr.VerdictDrop))
 	for _, f := range t.lay.families() {
 		t.rule(c, "", f.in(f.full), jump(full))
 		if t.nets.has(f.fullnet) {
 			t.rule(c, "", f.in(f.fullnet), jump(full))
 		}
 	}
-	// From here on a ban rests on evidence that anybody can forge: it never
-	// cuts a connection that exists, nor an error message about one.
-	t.rule(c, "", ctState(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept)
-	t.rulesSpare(c)
-	t.rule(c, "connections kept from tracking", ctState(expr.CtStateBitUNTRACKED), protocol(unix.IPPROTO_TCP),
-		tcpFlags(syn|ack, expr.CmpOpNeq, syn), accept)
-	// A connection that began before anything was tracked counts as new when its
-	// remote end speaks first.
-	t.rule(c, "connections older than tracking", ctState(expr.CtStateBitNEW|expr.CtStateBitINVALID), protocol(unix.IPPROTO_TCP),
-		tcpFlags(syn|ack, expr.CmpOpNeq, syn), boundSocket(), accept)
+	return nil
+}
+
+// rulesBanned has a verdict for what softly banned sources send.
+func (t *Table) rulesBanned(c *nftables.Chain, then ...match) {
+	rule := func(parts ...match) { t.rule(c, "", append(parts, then...)...) }
 	for _, f := range t.lay.families() {
-		t.rule(c, "", f.in(f.soft), counter(droppedSoft), drop)
-		t.rule(c, "", f.source, f.protocol(), match{lookup(f.part)}, counter(droppedSoft), drop)
+		rule(f.in(f.soft))
+		rule(f.source, f.protocol(), match{lookup(f.part)})
 		if t.nets.has(f.softnet) {
-			t.rule(c, "", f.in(f.softnet), counter(droppedSoft), drop)
+			rule(f.in(f.softnet))
 		}
 		if f.hit != nil {
-			t.rule(c, "", f.in(f.hit), counter(droppedSoft), drop)
-			t.rule(c, "", f.source, f.protocol(), match{lookup(f.hitpart)}, counter(droppedSoft), drop)
+			rule(f.in(f.hit))
+			rule(f.source, f.protocol(), match{lookup(f.hitpart)})
 		}
 	}
+}
+
+// rulesDiscovery lets pass neighbour discovery (RFC 4861), without which a source on our
+// link could no longer be reached at all, whatever its ban leaves it.
+func (t *Table) rulesDiscovery(c *nftables.Chain) error {
+	discovery, err := t.oneOf(nftables.TypeICMP6Type, 133, 134, 135, 136)
+	if err != nil {
+		return err
+	}
+	t.rule(c, "", metaIs(expr.MetaKeyNFPROTO, unix.NFPROTO_IPV6), protocol(unix.IPPROTO_ICMPV6),
+		match{payload(expr.PayloadBaseTransportHeader, 0, 1)}, discovery, verdict(expr.VerdictAccept))
 	return nil
 }
 
@@ -151,19 +194,32 @@ func (t *Table) rulesTrap(armed bool) error {
 	}
 	accept := verdict(expr.VerdictAccept)
 	t.rule(c, "", inLoopback(), accept)
-	// Both sides have spoken: somebody is there. What follows looks for a route and a
-	// socket, which is much for each packet of every connection.
-	t.rule(c, "", ctState(expr.CtStateBitESTABLISHED), accept)
-	t.rulesSpare(c)
-	t.rule(c, "", notForUs(), accept)
-	// Answers to what this host or a masqueraded guest sent.
-	t.rule(c, "", replyDirection(), accept)
+	if t.opt.Untracked {
+		if err := t.rulesExisting(c); err != nil {
+			return err
+		}
+		t.rule(c, "", notForUs(), accept)
+	} else {
+		// Both sides have spoken: somebody is there. What follows looks for a route and a
+		// socket, which is much for each packet of every connection.
+		t.rule(c, "", ctState(expr.CtStateBitESTABLISHED), accept)
+		t.rulesSpare(c)
+		t.rule(c, "", notForUs(), accept)
+		// Answers to what this host or a masqueraded guest sent.
+		t.rule(c, "", replyDirection(), accept)
+	}
 	hits := t.rulesHits(armed)
 	if t.opt.TrapServed {
 		hits.first(c)
 	}
 	if armed && t.opt.OwnTraps {
-		t.rule(c, "trap sockets of ours", trapSocket(), jump(limited))
+		begins := []match{nil} // all that gets here
+		if t.opt.Untracked {
+			begins = []match{slices.Concat(protocol(unix.IPPROTO_TCP), bareSYN()), protocol(unix.IPPROTO_UDP)}
+		}
+		for _, packets := range begins {
+			t.rule(c, "trap sockets of ours", packets, trapSocket(), jump(limited))
+		}
 	}
 	// Both values of transparent match any socket, TIME_WAIT included. The key
 	// "wildcard" would not: it breaks on sockets that are not full ones.
@@ -182,6 +238,16 @@ func (t *Table) rulesTrap(armed bool) error {
 	return nil
 }
 
+// outside are the packets that belong to no connection, of those that no socket takes.
+func (t *Table) outside() ([]match, error) {
+	if t.opt.Untracked {
+		transport, err := t.transport(unix.IPPROTO_TCP, unix.IPPROTO_UDP)
+		return []match{transport, beginsSCTP()}, err
+	}
+	transport, err := t.transport(unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_SCTP)
+	return []match{slices.Concat(ctState(expr.CtStateBitNEW|expr.CtStateBitINVALID|expr.CtStateBitUNTRACKED), transport)}, err
+}
+
 // rulesLimited drops what limited sources send outside of connections.
 func (t *Table) rulesLimited() (*nftables.Chain, error) {
 	c := t.conn.AddChain(t.lay.chain("limited"))
@@ -190,13 +256,13 @@ func (t *Table) rulesLimited() (*nftables.Chain, error) {
 			if s == nil {
 				continue
 			}
-			transport, err := t.oneOf(nftables.TypeInetProto, unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_SCTP)
+			outside, err := t.outside()
 			if err != nil {
 				return nil, err
 			}
-			t.rule(c, "", f.in(s), ctState(expr.CtStateBitNEW|expr.CtStateBitINVALID|expr.CtStateBitUNTRACKED),
-				match{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: unix.NFT_REG_1}}, transport,
-				counter(droppedLimited), verdict(expr.VerdictDrop))
+			for _, packets := range outside {
+				t.rule(c, "", f.in(s), packets, counter(droppedLimited), verdict(expr.VerdictDrop))
+			}
 		}
 	}
 	return c, nil
@@ -232,7 +298,11 @@ func (r trapRules) first(c *nftables.Chain) {
 		r.t.rule(c, "", protocol(unix.IPPROTO_TCP), tcpFlags(sixFlags, expr.CmpOpEq, syn), destPort(r.t.lay.trapsTCP), jump(r.tcp))
 	}
 	if r.udp != nil {
-		r.t.rule(c, "", ctState(expr.CtStateBitNEW), protocol(unix.IPPROTO_UDP), destPort(r.t.lay.trapsUDP), jump(r.udp))
+		var isNew match // without tracking, what is not has been let pass
+		if !r.t.opt.Untracked {
+			isNew = ctState(expr.CtStateBitNEW)
+		}
+		r.t.rule(c, "", isNew, protocol(unix.IPPROTO_UDP), destPort(r.t.lay.trapsUDP), jump(r.udp))
 	}
 }
 
@@ -280,6 +350,9 @@ func (t *Table) rulesHit(c *nftables.Chain, onlyProtocol bool) {
 // disarm queues the removal of the trap matches.
 func (t *Table) disarm() error {
 	gone := []*nftables.Chain{t.lay.chain("limited")}
+	if t.opt.Untracked {
+		gone = append(gone, t.lay.chain("full"), t.lay.chain("soft"))
+	}
 	if t.opt.trapsTCP() {
 		gone = append(gone, t.lay.chain("hit_tcp"))
 	}

@@ -14,14 +14,15 @@ import (
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
-	"portsentry/internal/config"
 	"portsentry/internal/host"
 	"portsentry/internal/judge"
 )
 
 // With TrapServed a service on a trap port helps nobody who asks for it anew;
 // connections that stand go on.
-func TestTrapServed(t *testing.T) {
+func TestTrapServed(t *testing.T) { bothWays(t, testTrapServed) }
+
+func testTrapServed(t *testing.T, traps func() Options) {
 	for _, served := range []bool{false, true} {
 		l := newLab(t)
 		l.serve(l.host, "tcp", "10.9.0.1:11")
@@ -192,6 +193,10 @@ func (l *lab) steer(port int32, tcp, udp *markedSocket) {
 // A limited source does not get to trap sockets of ours, be they bound to their
 // ports or steered to by sk_lookup, and gets to services all the same.
 func TestOwnTrapsAreSilentForTheLimited(t *testing.T) {
+	bothWays(t, testOwnTrapsAreSilentForTheLimited)
+}
+
+func testOwnTrapsAreSilentForTheLimited(t *testing.T, traps func() Options) {
 	l := newLab(t)
 	l.serve(l.host, "tcp", "10.9.0.1:80")
 	l.echoUDP(l.host, "10.9.0.1:5353")
@@ -199,7 +204,8 @@ func TestOwnTrapsAreSilentForTheLimited(t *testing.T) {
 	l.marked("udp", "10.9.0.1:69")
 	steered := l.marked("udp", "10.9.0.1:0")
 	l.steer(111, l.marked("tcp", "127.0.0.1:0"), steered)
-	o := Options{BlockTCP: config.BlockBan, BlockUDP: config.BlockBan, OwnTraps: true}
+	o := traps()
+	o.TrapsTCP, o.TrapsUDP, o.OwnTraps = nil, nil, true
 	table := l.open(o)
 	tcp := func(port string) error {
 		_, err := l.dial(l.scanner, "tcp", "10.9.0.1:"+port, patience)

@@ -3,8 +3,9 @@
 // which the kernel has made a provisional ban by itself.
 //
 // The table has three parts. Chain pre (prerouting) drops what banned sources
-// send, for this host and forwarded alike. Chain trap (input) silences limited
-// sources and recognises the first packet to a trap port. Chains hit_tcp and
+// send, for this host and forwarded alike; where nothing is forwarded there is none, and
+// chain trap does that with nothing tracked (Options.Untracked). Chain trap (input) silences
+// limited sources and recognises the first packet to a trap port. Chains hit_tcp and
 // hit_udp announce that packet, put its source into a provisional set and drop
 // it, so that the ban is in the kernel before the source's next packet. User
 // space is the authority: it confirms, lengthens, narrows or takes back what
@@ -23,6 +24,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/nftables"
@@ -58,6 +60,9 @@ type Options struct {
 	// rules. Rules that look at the state of connections make the kernel track all of
 	// this host's. Close ends it.
 	Standby bool
+	// Untracked: the rules do without connection tracking, for a host that neither
+	// forwards packets nor translates addresses. Standby comes first.
+	Untracked bool
 	// Spare and Peers are in the table from its first packet on.
 	Spare []netip.Prefix
 	Peers []netip.Addr
@@ -96,6 +101,9 @@ type Table struct {
 
 	destroys bool // the kernel can delete elements that may be missing
 
+	asking    *asking
+	untracked atomic.Bool // as opt has it
+
 	mu     sync.Mutex // one transaction at a time; guards what follows
 	opt    Options    // Spare as it is now; for Peers see peers
 	peers  map[netip.Addr]struct{}
@@ -121,7 +129,10 @@ func Open(o Options) (*Table, error) {
 		return nil, hint(err)
 	}
 	t := &Table{lay: newLayout(o.DynamicSize), conn: conn, filled: make(map[*nftables.Set]bool), lost: make(chan struct{}, 1), touched: make(chan struct{}, 1), hearing: make(chan struct{})}
-	if t.news, err = openNews(); err == nil {
+	if t.asking, err = openAsking(); err == nil {
+		t.news, err = openNews()
+	}
+	if err == nil {
 		t.ranges, err = t.readRanges()
 	}
 	if err == nil {
@@ -203,6 +214,9 @@ func (t *Table) shut() error {
 	err := t.conn.CloseLasting()
 	if t.news != nil {
 		err = errors.Join(err, t.news.close())
+	}
+	if t.asking != nil {
+		err = errors.Join(err, t.asking.conn.Close())
 	}
 	if t.log != nil {
 		err = errors.Join(err, t.log.conn.Close())

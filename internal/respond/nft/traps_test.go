@@ -18,7 +18,9 @@ import (
 
 const patience = 150 * time.Millisecond // for an answer over a veth that is not to come
 
-func TestNmapInOrderFindsNothingOpen(t *testing.T) {
+func TestNmapInOrderFindsNothingOpen(t *testing.T) { bothWays(t, testNmapInOrderFindsNothingOpen) }
+
+func testNmapInOrderFindsNothingOpen(t *testing.T, traps func() Options) {
 	l := newLab(t)
 	for _, port := range []string{"22", "80", "443"} {
 		l.serve(l.host, "tcp", "10.9.0.1:"+port)
@@ -33,7 +35,9 @@ func TestNmapInOrderFindsNothingOpen(t *testing.T) {
 	}
 }
 
-func TestServedPortsAloneBanNobody(t *testing.T) {
+func TestServedPortsAloneBanNobody(t *testing.T) { bothWays(t, testServedPortsAloneBanNobody) }
+
+func testServedPortsAloneBanNobody(t *testing.T, traps func() Options) {
 	l := newLab(t)
 	l.serve(l.host, "tcp", "10.9.0.1:80")
 	table := l.open(traps())
@@ -47,7 +51,9 @@ func TestServedPortsAloneBanNobody(t *testing.T) {
 }
 
 // At full speed no probe of a served port is answered behind the trap hit.
-func TestNoAnswerBehindTheHit(t *testing.T) {
+func TestNoAnswerBehindTheHit(t *testing.T) { bothWays(t, testNoAnswerBehindTheHit) }
+
+func testNoAnswerBehindTheHit(t *testing.T, traps func() Options) {
 	l := newLab(t)
 	l.serve(l.host, "tcp", "10.9.0.1:80")
 	l.serve(l.host, "tcp", "[fd09::1]:80")
@@ -76,7 +82,9 @@ func TestNoAnswerBehindTheHit(t *testing.T) {
 
 // The kernel bans for exactly the kinds of probe it is trusted with, whatever
 // the other flags, and within ip_local_port_range for a bare SYN only.
-func TestKindsThatBan(t *testing.T) {
+func TestKindsThatBan(t *testing.T) { bothWays(t, testKindsThatBan) }
+
+func testKindsThatBan(t *testing.T, traps func() Options) {
 	l := newLab(t)
 	table := l.open(traps())
 	a := l.hits(table)
@@ -121,7 +129,9 @@ func TestKindsThatBan(t *testing.T) {
 }
 
 // A connection entry that a stray ACK made does not hide the SYN behind it.
-func TestStrayACKHidesNoSYN(t *testing.T) {
+func TestStrayACKHidesNoSYN(t *testing.T) { bothWays(t, testStrayACKHidesNoSYN) }
+
+func testStrayACKHidesNoSYN(t *testing.T, traps func() Options) {
 	l := newLab(t)
 	table := l.open(traps())
 	r := l.raw()
@@ -133,6 +143,10 @@ func TestStrayACKHidesNoSYN(t *testing.T) {
 }
 
 func TestSparedSourcesSeeClosedAndAreNotBanned(t *testing.T) {
+	bothWays(t, testSparedSourcesSeeClosedAndAreNotBanned)
+}
+
+func testSparedSourcesSeeClosedAndAreNotBanned(t *testing.T, traps func() Options) {
 	l := newLab(t)
 	o := traps()
 	o.Spare = []netip.Prefix{netip.MustParsePrefix("10.9.0.2/32"), netip.MustParsePrefix("fd09::2/128")}
@@ -163,7 +177,9 @@ func TestSparedSourcesSeeClosedAndAreNotBanned(t *testing.T) {
 	}
 }
 
-func TestConnectionGoesOnAfterAHit(t *testing.T) {
+func TestConnectionGoesOnAfterAHit(t *testing.T) { bothWays(t, testConnectionGoesOnAfterAHit) }
+
+func testConnectionGoesOnAfterAHit(t *testing.T, traps func() Options) {
 	l := newLab(t)
 	l.serve(l.host, "tcp", "10.9.0.1:80")
 	l.open(traps())
@@ -183,6 +199,10 @@ func TestConnectionGoesOnAfterAHit(t *testing.T) {
 }
 
 func TestPeersAndVerifiedAreLimitedAtMost(t *testing.T) {
+	bothWays(t, testPeersAndVerifiedAreLimitedAtMost)
+}
+
+func testPeersAndVerifiedAreLimitedAtMost(t *testing.T, traps func() Options) {
 	for _, tc := range []struct {
 		name string
 		edit func(*Options)
@@ -240,7 +260,9 @@ func TestPeersAndVerifiedAreLimitedAtMost(t *testing.T) {
 
 // 40 attackers and room for 4: each is announced, none gets an answer, the
 // rest is counted, and user space can still ban all.
-func TestFullProvisionalSet(t *testing.T) {
+func TestFullProvisionalSet(t *testing.T) { bothWays(t, testFullProvisionalSet) }
+
+func testFullProvisionalSet(t *testing.T, traps func() Options) {
 	l := newLab(t)
 	o := traps()
 	o.DynamicSize = 4
@@ -273,6 +295,10 @@ func TestFullProvisionalSet(t *testing.T) {
 
 // A flood is dropped and counted in full, and announced at a bounded rate.
 func TestFloodIsAnnouncedAtABoundedRate(t *testing.T) {
+	bothWays(t, testFloodIsAnnouncedAtABoundedRate)
+}
+
+func testFloodIsAnnouncedAtABoundedRate(t *testing.T, traps func() Options) {
 	l := newLab(t)
 	table := l.open(traps())
 	a := l.hits(table)
@@ -307,7 +333,9 @@ func ipChecksum(h []byte) uint16 {
 	return ^uint16(sum>>16 + sum)
 }
 
-func TestProtocolOnly(t *testing.T) {
+func TestProtocolOnly(t *testing.T) { bothWays(t, testProtocolOnly) }
+
+func testProtocolOnly(t *testing.T, traps func() Options) {
 	l := newLab(t)
 	l.serve(l.host, "tcp", "10.9.0.1:80")
 	l.echoUDP(l.host, "10.9.0.1:5353")
@@ -361,7 +389,9 @@ func (l *lab) stats(t *Table) Stats {
 	return s
 }
 
-func TestNoTraps(t *testing.T) {
+func TestNoTraps(t *testing.T) { bothWays(t, testNoTraps) }
+
+func testNoTraps(t *testing.T, traps func() Options) {
 	for name, edit := range map[string]func(*Options){
 		"SCAN_TRIGGER": func(o *Options) { o.KernelTraps = false },
 		"log only":     func(o *Options) { o.BlockTCP, o.BlockUDP = config.BlockNone, config.BlockNone },

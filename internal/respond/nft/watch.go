@@ -123,7 +123,7 @@ func (t *Table) isLost() bool {
 // lostNow is isLost for those who hold t.mu.
 func (t *Table) lostNow() bool {
 	now := t.news.look()
-	return t.bare || now.table == 0 || now.table != t.ours.table || now.pre < t.ours.pre || now.trap < t.ours.trap
+	return t.bare || now.table == 0 || now.table != t.ours.table || now.pre < t.ours.pre || now.trap < t.ours.trap || now.sent < t.ours.sent
 }
 
 // news is how we hear of changes of the ruleset and look at what they changed.
@@ -134,8 +134,8 @@ type news struct {
 
 // shape tells the table that we made from another of the same name.
 type shape struct {
-	table     uint64 // its handle, which no later table gets; 0: there is none
-	pre, trap uint32 // rules in the base chains
+	table           uint64 // its handle, which no later table gets; 0: there is none
+	pre, trap, sent uint32 // rules in the base chains
 }
 
 func openNews() (*news, error) {
@@ -236,7 +236,7 @@ func (n *news) look() shape {
 			p.table = ad.Uint64()
 		}
 	})
-	for name, rules := range map[string]*uint32{"pre": &p.pre, "trap": &p.trap} {
+	for name, rules := range map[string]*uint32{"pre": &p.pre, "trap": &p.trap, "sent": &p.sent} {
 		n.get(unix.NFT_MSG_GETCHAIN, []netlink.Attribute{text(unix.NFTA_CHAIN_TABLE, tableName), text(unix.NFTA_CHAIN_NAME, name)},
 			func(ad *netlink.AttributeDecoder) {
 				if ad.Type() == unix.NFTA_CHAIN_USE { // nothing jumps to a base chain: these are rules

@@ -52,7 +52,9 @@ func TestReconfiguredWhileFlushed(t *testing.T) {
 
 // The table is taken away, in whole or its rules: it is told, and one call
 // brings all of it back.
-func TestLostAndRebuilt(t *testing.T) {
+func TestLostAndRebuilt(t *testing.T) { bothWays(t, testLostAndRebuilt) }
+
+func testLostAndRebuilt(t *testing.T, traps func() Options) {
 	for _, how := range [][]string{
 		{"flush", "ruleset"}, {"delete", "table", "inet", "portsentry"}, {"flush", "table", "inet", "portsentry"},
 	} {

@@ -105,11 +105,18 @@ func TestDatagramsOfBeforeGoOn(t *testing.T) {
 // where it comes after the socket is gone: a second answer by UDP, the rest of what
 // was on its way by TCP.
 func TestAnswersToSocketsThatAreGone(t *testing.T) {
-	t.Parallel()
 	needsMemory(t)
+	t.Run("as usual", func(t *testing.T) { answersToSocketsThatAreGone(t, nil) })
+	if method() == "auto" {
+		t.Run("read from the ring", func(t *testing.T) { answersToSocketsThatAreGone(t, map[string]string{"CAPTURE": "afpacket"}) })
+	}
+}
+
+func answersToSocketsThatAreGone(t *testing.T, config map[string]string) {
+	t.Parallel()
 	s := newStage(t)
 	s.serve(s.Scanner.NS, 5000)
-	d := s.start(nil)
+	d := s.start(config)
 	d.awaitStandby()
 
 	a := nth(clients, 1)

@@ -13,7 +13,7 @@ import (
 func (d *daemon) waitStandby(why string, stands bool) {
 	d.s.t.Helper()
 	lab.Wait(d.s.t, soon, why, func() bool { return slices.Contains(d.status().StandBy, "nftables") == stands })
-	if hooked := strings.Contains(d.s.table(), "hook prerouting"); hooked == stands {
+	if hooked := strings.Contains(d.s.table(), "hook input"); hooked == stands {
 		d.s.t.Errorf("%s: table on standby %v, and it has rules %v", why, stands, hooked)
 	}
 	d.healthy(why)
@@ -44,14 +44,22 @@ func TestTableOnStandby(t *testing.T) {
 	}
 	conn := s.open(nth(clients, 2), 80)
 
-	for _, c := range []struct{ why, begin, end string }{
-		{"packets are forwarded", "sysctl -qw net.ipv4.ip_forward=1", "sysctl -qw net.ipv4.ip_forward=0"},
-		{"IPv6 packets are forwarded", "sysctl -qw net.ipv6.conf.all.forwarding=1", "sysctl -qw net.ipv6.conf.all.forwarding=0"},
-		{"an interface without Ethernet", "ip tuntap add dev tun9 mode tun && ip link set tun9 up", "ip link del tun9"},
-		{"destination NAT", "nft 'add table ip n; add chain ip n p { type nat hook prerouting priority -100; }; add rule ip n p tcp dport 8080 redirect to :80'", "nft delete table ip n"},
+	const forward, rest = "sysctl -qw net.ipv4.ip_forward=1", "sysctl -qw net.ipv4.ip_forward=0"
+	tracks := func() bool { return strings.Contains(s.table(), "ct state") }
+	for _, c := range []struct {
+		why, begin, end string
+		tracked         bool // connections are
+	}{
+		{"packets are forwarded", forward, rest, true},
+		{"IPv6 packets are forwarded", "sysctl -qw net.ipv6.conf.all.forwarding=1", "sysctl -qw net.ipv6.conf.all.forwarding=0", true},
+		{"an interface without Ethernet", "ip tuntap add dev tun9 mode tun && ip link set tun9 up", "ip link del tun9", false},
+		{"destination NAT", "nft 'add table ip n; add chain ip n p { type nat hook prerouting priority -100; }; add rule ip n p tcp dport 8080 redirect to :80'", "nft delete table ip n", true},
 	} {
 		lab.Command(t, s.Host.NS, "sh", "-c", c.begin)
 		d.waitStandby(c.why, false)
+		if tracks() != c.tracked {
+			t.Errorf("%s: connections are tracked: %v", c.why, !c.tracked)
+		}
 		if s.gets(banned) {
 			t.Errorf("%s: the banned source is answered", c.why)
 		}
@@ -60,6 +68,13 @@ func TestTableOnStandby(t *testing.T) {
 	}
 	d.reload(map[string]string{"BLOCK_METHOD": "nftables"})
 	d.waitStandby("nftables alone", false)
+	if tracks() {
+		t.Error("nftables alone, and nothing forwarded: connections are tracked")
+	}
+	lab.Command(t, s.Host.NS, "sh", "-c", forward)
+	lab.Wait(t, soon, "tracking for what is forwarded", tracks)
+	lab.Command(t, s.Host.NS, "sh", "-c", rest)
+	lab.Wait(t, soon, "no tracking once nothing is", func() bool { return !tracks() })
 	d.reload(nil)
 	d.waitStandby("auto again", true)
 	if err := echo(conn); err != nil {

@@ -1,0 +1,232 @@
+package nft
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"portsentry/internal/host"
+)
+
+// Rules that ask nothing of connection tracking, which costs every packet of a host more
+// than all of them: where nothing is forwarded, sockets tell which packets of TCP belong
+// to a connection, and what was sent tells which datagrams are answers. They are in the
+// input hook alone, behind the look-up of the socket that the kernel makes anyhow (early
+// demux).
+
+const (
+	// sentFor is how long connection tracking keeps an exchange of datagrams.
+	sentFor = 2 * time.Minute
+	// sentSize bounds each set of what was sent: of a flow that finds no room late
+	// answers count as new.
+	sentSize = 1 << 16
+)
+
+// ICMP messages that ask (RFC 792, RFC 950, RFC 4443). All others answer, or tell of
+// packets that were sent.
+const (
+	echoRequest        = 8
+	timestampRequest   = 13
+	informationRequest = 15
+	maskRequest        = 17
+	echoRequest6       = 128
+)
+
+const (
+	sctpFirstChunk = 12 // offset of its type, RFC 9260 section 3
+	sctpInit       = 1
+)
+
+// bareSYN matches what begins a connection, notSYN all else of TCP.
+func bareSYN() match { return tcpFlags(syn|ack, expr.CmpOpEq, syn) }
+func notSYN() match  { return tcpFlags(syn|ack, expr.CmpOpNeq, syn) }
+
+// laterFragment matches fragments of IPv6 but for the first: without that, which has the
+// ports, a datagram is nothing. Those of IPv4 are whole by here.
+func laterFragment() match {
+	return append(metaIs(expr.MetaKeyNFPROTO, unix.NFPROTO_IPV6),
+		&expr.Exthdr{DestRegister: unix.NFT_REG_1, Type: unix.IPPROTO_FRAGMENT, Offset: 2, Len: 2, Op: expr.ExthdrOpIpv6},
+		&expr.Bitwise{SourceRegister: unix.NFT_REG_1, DestRegister: unix.NFT_REG_1, Len: 2, Mask: []byte{0xff, 0xf8}, Xor: []byte{0, 0}},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: unix.NFT_REG_1, Data: []byte{0, 0}})
+}
+
+// flow loads the flow of a packet as the sets of what was sent have it: protocol . remote
+// address . its port . own address . its port. out: the packet is on its way out.
+func (f *family) flow(out bool) match {
+	from, to, size, words := uint32(12), uint32(16), uint32(4), uint32(1)
+	if f.addrType.Bytes == 16 {
+		from, to, size, words = 8, 24, 16, 4
+	}
+	fromPort, toPort := uint32(0), uint32(2)
+	if out {
+		from, to, fromPort, toPort = to, from, toPort, fromPort
+	}
+	register := uint32(unix.NFT_REG32_00)
+	m := append(f.is[:len(f.is):len(f.is)], &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register})
+	load := func(base expr.PayloadBase, offset, length uint32) {
+		m = append(m, &expr.Payload{DestRegister: register, Base: base, Offset: offset, Len: length})
+	}
+	register++
+	load(expr.PayloadBaseNetworkHeader, from, size)
+	register += words
+	load(expr.PayloadBaseTransportHeader, fromPort, 2)
+	register++
+	load(expr.PayloadBaseNetworkHeader, to, size)
+	register += words
+	load(expr.PayloadBaseTransportHeader, toPort, 2)
+	return m
+}
+
+// sent matches packets that come back in a flow of ours.
+func (f *family) isSent() match { return append(f.flow(false), lookup(f.sent)) }
+
+// rulesSent remembers what leaves. Of TCP, of which sockets tell most, only what begins
+// or ends a connection is kept.
+func (t *Table) rulesSent() error {
+	c := t.conn.AddChain(t.lay.sent())
+	accept, tcp := verdict(expr.VerdictAccept), protocol(unix.IPPROTO_TCP)
+	t.rule(c, "", tcp, tcpFlags(fin|syn|rst, expr.CmpOpEq, 0), accept)
+	t.rule(c, "", metaIs(expr.MetaKeyOIF, loopback...), accept)
+	t.rule(c, "", metaIs(expr.MetaKeyMARK, binaryutil.NativeEndian.PutUint32(host.TrapMark)...), accept)
+	// What answers a stranger: he would bring himself in.
+	t.rule(c, "", tcp, tcpFlags(syn|ack, expr.CmpOpEq, syn|ack), accept)
+	t.rule(c, "", tcp, tcpFlags(rst|ack, expr.CmpOpEq, rst), accept)
+	t.rule(c, "", tcp, tcpFlags(rst, expr.CmpOpEq, rst), match{
+		payload(expr.PayloadBaseTransportHeader, 4, 4),
+		&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: make([]byte, 4)}, // RFC 9293 section 3.10.7.1
+	}, accept)
+	for _, f := range []*family{&t.lay.v4, &t.lay.v6} {
+		transport, err := t.transport(unix.IPPROTO_TCP, unix.IPPROTO_UDP)
+		if err != nil {
+			return err
+		}
+		t.rule(c, "", transport, f.flow(true),
+			match{&expr.Dynset{SrcRegKey: unix.NFT_REG_1, SetName: f.sent.Name, SetID: f.sent.ID, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: sentFor}})
+	}
+	return nil
+}
+
+// rulesExisting drops what a full ban does, lets pass what no soft ban cuts, and drops
+// what one does.
+func (t *Table) rulesExisting(c *nftables.Chain) error {
+	if err := t.rulesFull(c); err != nil {
+		return err
+	}
+	accept := verdict(expr.VerdictAccept)
+	t.rule(c, "connections that exist", protocol(unix.IPPROTO_TCP), notSYN(), boundSocket(), accept)
+	for _, f := range []*family{&t.lay.v4, &t.lay.v6} {
+		t.rule(c, "", protocol(unix.IPPROTO_UDP), f.isSent(), accept)
+	}
+	t.rule(c, "", laterFragment(), accept)
+	if err := t.rulesDiscovery(c); err != nil {
+		return err
+	}
+	t.rulesSpare(c)
+	soft, err := t.rulesSoft()
+	if err != nil {
+		return err
+	}
+	t.rulesBanned(c, jump(soft))
+	return nil
+}
+
+// rulesSoft drops what begins something.
+func (t *Table) rulesSoft() (*nftables.Chain, error) {
+	c := t.conn.AddChain(t.lay.chain("soft"))
+	for _, f := range []*family{&t.lay.v4, &t.lay.v6} {
+		t.rule(c, "", protocol(unix.IPPROTO_TCP), notSYN(), f.isSent(), verdict(expr.VerdictAccept))
+	}
+	transport, err := t.transport(unix.IPPROTO_TCP, unix.IPPROTO_UDP)
+	if err != nil {
+		return nil, err
+	}
+	asks, err := t.oneOf(nftables.TypeICMPType, echoRequest, timestampRequest, informationRequest, maskRequest)
+	if err != nil {
+		return nil, err
+	}
+	first := match{payload(expr.PayloadBaseTransportHeader, 0, 1)}
+	for _, begins := range []match{
+		transport,
+		slices.Concat(protocol(unix.IPPROTO_ICMP), first, asks),
+		slices.Concat(protocol(unix.IPPROTO_ICMPV6), first, equals(echoRequest6)),
+		beginsSCTP(),
+	} {
+		t.rule(c, "", begins, counter(droppedSoft), verdict(expr.VerdictDrop))
+	}
+	t.rule(c, "", verdict(expr.VerdictAccept))
+	return c, nil
+}
+
+func equals(b byte) match {
+	return match{&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte{b}}}
+}
+
+func beginsSCTP() match {
+	return slices.Concat(protocol(unix.IPPROTO_SCTP), match{payload(expr.PayloadBaseTransportHeader, sctpFirstChunk, 1)}, equals(sctpInit))
+}
+
+// asking puts single questions about what was sent, each with one system call and
+// without waiting for a transaction.
+type asking struct {
+	mu              sync.Mutex
+	conn            *netlink.Conn
+	raw             syscall.RawConn
+	request, answer []byte
+}
+
+func openAsking() (*asking, error) {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return &asking{conn: conn, raw: raw, answer: make([]byte, 2<<10)}, nil
+}
+
+// Untracked reports whether the rules do without connection tracking, or would, where the
+// table stands by. It waits for nothing.
+func (t *Table) Untracked() bool { return t.untracked.Load() }
+
+// Sent reports whether this host has sent something to remote from local in the last two
+// minutes: of TCP, what begins or ends a connection. Only rules that have nothing
+// tracked know.
+func (t *Table) Sent(proto uint8, remote, local netip.AddrPort) bool {
+	if !t.untracked.Load() {
+		return false
+	}
+	set := "sent6"
+	if remote.Addr().Is4() {
+		set = "sent4"
+	}
+	a := t.asking
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.request = appendGet(a.request[:0], 0, set, flowKey(proto, remote, local))
+	if write(a.raw, a.request) != nil {
+		return false
+	}
+	n, err := read(a.raw, a.answer)
+	return err == nil && found(a.answer[:n], 0) == nil
+}
+
+// flowKey is the element for a flow: each part is padded to four bytes.
+func flowKey(proto uint8, remote, local netip.AddrPort) []byte {
+	key := []byte{proto, 0, 0, 0}
+	for _, end := range []netip.AddrPort{remote, local} {
+		key = append(key, end.Addr().AsSlice()...)
+		key = append(key, byte(end.Port()>>8), byte(end.Port()), 0, 0)
+	}
+	return key
+}
