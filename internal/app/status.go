@@ -238,6 +238,7 @@ func (d *daemon) kernelCounters(x *bpf.Tally, count, loss func(string, string, u
 	}
 	count("kernel_trap_hits_total", "packets to traps that the kernel dropped by itself", k.TrapHits+x.Hits)
 	loss("kernel_overflow_total", "trap hits that found no room for a provisional ban (dropped, and left to the daemon to ban)", k.Overflow+x.HitsFull)
+	loss("kernel_unremembered_total", "packets sent that found no room to be remembered (late answers to them may count as probes)", k.Unremembered)
 	count("kernel_dropped_soft_total", "packets dropped by soft bans", k.DroppedSoft+x.DroppedSoft)
 	count("kernel_dropped_limited_total", "packets dropped by limited bans", k.DroppedLimited+x.DroppedLimited)
 	count("kernel_dropped_full_total", "packets dropped by full bans", k.DroppedFull+x.DroppedFull)

@@ -28,6 +28,7 @@ const (
 	droppedLimited = "dropped_limited"
 	trapHits       = "trap_hits"
 	overflow       = "overflow"
+	unremembered   = "unremembered"
 )
 
 // layout is the table with its sets. The names of the sets that hold bans are
@@ -145,7 +146,7 @@ func newLayout(dynamicSize uint32) *layout {
 		f.hitlim = hit("hitlim", f.addrType, "provisional lim")
 		f.hitpart = hit("hitpart", f.addrProtType, "provisional part")
 		f.sent = l.set(nftables.Set{
-			Name: "sent" + suffix, Dynamic: true, HasTimeout: true, Size: sentSize, Comment: "sent in the last two minutes",
+			Name: "sent" + suffix, Dynamic: true, HasTimeout: true, Size: dynamicSize, Comment: "sent in the last two minutes",
 			KeyType: nftables.MustConcatSetType(nftables.TypeInetProto, f.addrType, nftables.TypeInetService, f.addrType, nftables.TypeInetService),
 		})
 	}

@@ -119,7 +119,7 @@ func (t *Table) tryRebuild(w wish) error {
 	if err := t.addSets(old, w); err != nil {
 		return err
 	}
-	for _, name := range []string{droppedFull, droppedSoft, droppedLimited, trapHits, overflow} {
+	for _, name := range []string{droppedFull, droppedSoft, droppedLimited, trapHits, overflow, unremembered} {
 		t.conn.AddObj(&nftables.NamedObj{Table: t.lay.table, Name: name, Type: nftables.ObjTypeCounter, Obj: &expr.Counter{}})
 	}
 	if err := t.rules(); err != nil {

@@ -17,6 +17,8 @@ type Stats struct {
 	TrapHits uint64 // answered by the trap rules: dropped, all of them
 	Overflow uint64 // of these: dropped, but the provisional set had no room for the source
 
+	Unremembered uint64 // packets sent whose flow found no room: late answers to them count as new
+
 	Announced uint64 // hits that Run has passed on; the rest of TrapHits was over the rate, or is Lost
 	Lost      uint64 // hits that the kernel announced and Run never got, as far as later numbers show
 	Overruns  uint64 // how often the socket's buffer was full
@@ -54,6 +56,8 @@ func (t *Table) Stats() (Stats, error) {
 			s.TrapHits = c.Packets
 		case overflow:
 			s.Overflow = c.Packets
+		case unremembered:
+			s.Unremembered = c.Packets
 		}
 	}
 	if t.log != nil {

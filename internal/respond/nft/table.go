@@ -67,7 +67,8 @@ type Options struct {
 	Spare []netip.Prefix
 	Peers []netip.Addr
 
-	// DynamicSize is how many elements each provisional set holds; 0 means 65536.
+	// DynamicSize is how many elements each provisional set, and each of what was sent,
+	// holds; 0 means 65536.
 	// Reconfigure leaves it as it was.
 	DynamicSize uint32
 	Provisional time.Duration // length of a provisional ban; 0 means 10 s

@@ -23,13 +23,8 @@ import (
 // input hook alone, behind the look-up of the socket that the kernel makes anyhow (early
 // demux).
 
-const (
-	// sentFor is how long connection tracking keeps an exchange of datagrams.
-	sentFor = 2 * time.Minute
-	// sentSize bounds each set of what was sent: of a flow that finds no room late
-	// answers count as new.
-	sentSize = 1 << 16
-)
+// sentFor is how long connection tracking keeps an exchange of datagrams.
+const sentFor = 2 * time.Minute
 
 // ICMP messages that ask (RFC 792, RFC 950, RFC 4443). All others answer, or tell of
 // packets that were sent.
@@ -86,7 +81,16 @@ func (f *family) flow(out bool) match {
 	return m
 }
 
-// sent matches packets that come back in a flow of ours.
+// remember puts a packet's flow into the set of what was sent. A set that is full ends
+// the rule.
+func (f *family) remember() match {
+	return append(f.flow(true), &expr.Dynset{
+		SrcRegKey: unix.NFT_REG_1, SetName: f.sent.Name, SetID: f.sent.ID,
+		Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: sentFor,
+	})
+}
+
+// isSent matches packets that come back in a flow of ours.
 func (f *family) isSent() match { return append(f.flow(false), lookup(f.sent)) }
 
 // rulesSent remembers what leaves. Of TCP, of which sockets tell most, only what begins
@@ -104,13 +108,12 @@ func (t *Table) rulesSent() error {
 		payload(expr.PayloadBaseTransportHeader, 4, 4),
 		&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: make([]byte, 4)}, // RFC 9293 section 3.10.7.1
 	}, accept)
-	for _, f := range []*family{&t.lay.v4, &t.lay.v6} {
+	for _, then := range []match{t.lay.v4.remember(), t.lay.v6.remember(), counter(unremembered)} {
 		transport, err := t.transport(unix.IPPROTO_TCP, unix.IPPROTO_UDP)
 		if err != nil {
 			return err
 		}
-		t.rule(c, "", transport, f.flow(true),
-			match{&expr.Dynset{SrcRegKey: unix.NFT_REG_1, SetName: f.sent.Name, SetID: f.sent.ID, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: sentFor}})
+		t.rule(c, "", transport, then, accept)
 	}
 	return nil
 }

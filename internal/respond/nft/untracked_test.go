@@ -133,6 +133,34 @@ func TestSent(t *testing.T) {
 	}
 }
 
+// What finds no room is counted, and the packet goes its way.
+func TestSentIsBounded(t *testing.T) {
+	l := newLab(t)
+	o := untracked()
+	o.DynamicSize = 4
+	table := l.open(o)
+	r := l.raw()
+	const flows = 20
+	l.in(l.host, func() error {
+		for i := range uint16(flows) {
+			c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(scannerV4, 5000+i)))
+			if err != nil {
+				return err
+			}
+			t.Cleanup(func() { c.Close() })
+			if _, err := c.Write([]byte("x")); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	eventually(t, "all datagrams", func() bool { r.poll(); return r.answers[scannerV4] >= flows })
+	// The kernel may let a set grow somewhat over its size.
+	if s := l.stats(table); s.Unremembered < flows/2 || s.Unremembered > flows-4 {
+		t.Errorf("%d of %d found no room among 4", s.Unremembered, flows)
+	}
+}
+
 // A soft ban drops what asks and what begins something, and leaves answers and parts.
 func TestSoftWithoutTracking(t *testing.T) {
 	l := newLab(t)
