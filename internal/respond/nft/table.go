@@ -121,8 +121,8 @@ type Table struct {
 // Open builds the table in one transaction, or rebuilds what an earlier run
 // left: its bans stay with what is left of their time, also when another
 // version laid them out differently; rules, traps, Spare and Peers are ours.
-// It needs CAP_NET_ADMIN and Linux 4.18, and works in the network namespace of
-// the calling thread.
+// It needs CAP_NET_ADMIN and Linux 5.10 (wildcard of nft_socket), and works in the
+// network namespace of the calling thread.
 func Open(o Options) (*Table, error) {
 	o.fill()
 	conn, err := nftables.New(nftables.AsLasting())
@@ -313,7 +313,7 @@ func hint(err error) error {
 		return fmt.Errorf("nftables: %w (run as root or with CAP_NET_ADMIN)", err)
 	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPROTONOSUPPORT),
 		errors.Is(err, unix.EAFNOSUPPORT), errors.Is(err, unix.ENOENT):
-		return fmt.Errorf("nftables: %w (needs Linux 4.18 with nf_tables, nf_conntrack, nfnetlink_log and the nft_ct, nft_fib_inet, nft_limit, nft_log, nft_objref and nft_socket modules, or BLOCK_METHOD=\"none\")", err)
+		return fmt.Errorf("nftables: %w (needs Linux 5.10 with nf_tables, nf_conntrack, nfnetlink_log and the nft_ct, nft_fib_inet, nft_limit, nft_log, nft_objref and nft_socket modules, or BLOCK_METHOD=\"none\")", err)
 	}
 	return fmt.Errorf("nftables: %w", err)
 }
