@@ -183,6 +183,7 @@ type asking struct {
 	mu              sync.Mutex
 	conn            *netlink.Conn
 	raw             syscall.RawConn
+	seq             uint32
 	request, answer []byte
 }
 
@@ -213,15 +214,34 @@ func (t *Table) Sent(proto uint8, remote, local netip.AddrPort) bool {
 	if remote.Addr().Is4() {
 		set = "sent4"
 	}
-	a := t.asking
+	return t.asking.has(set, flowKey(proto, remote, local))
+}
+
+// has reports whether the set has the element. What cannot be known is not there.
+func (a *asking) has(set string, key []byte) (there bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.request = appendGet(a.request[:0], 0, set, flowKey(proto, remote, local))
-	if write(a.raw, a.request) != nil {
-		return false
-	}
-	n, err := read(a.raw, a.answer)
-	return err == nil && found(a.answer[:n], 0) == nil
+	a.seq++
+	a.request = appendGet(a.request[:0], a.seq, set, key)
+	err := a.raw.Control(func(fd uintptr) {
+		if _, err := unix.Write(int(fd), a.request); err != nil {
+			return
+		}
+		for { // it has been answered by now; first comes what an error may have left unread
+			n, err := unix.Read(int(fd), a.answer)
+			switch {
+			case errors.Is(err, unix.EINTR):
+				continue
+			case err != nil:
+				return
+			}
+			if err = found(a.answer[:n], a.seq); !errors.Is(err, unix.EBADMSG) {
+				there = err == nil
+				return
+			}
+		}
+	})
+	return err == nil && there
 }
 
 // flowKey is the element for a flow: each part is padded to four bytes.
