@@ -63,8 +63,8 @@ type asHost struct {
 	lookup *host.Lookup
 	q      host.Question
 	told   bool // of this packet the kernel has said that it is for us and nobody takes it
-	// sent reports whether this host has sent anything in the flow; nil: connection
-	// tracking knows.
+	// sent reports whether this host has sent anything in the flow, where connection
+	// tracking does not know.
 	sent func(proto uint8, remote, local netip.AddrPort) bool
 }
 
@@ -91,7 +91,7 @@ func (h *asHost) Use(p *decode.Probe, bareSYN bool) detect.Use {
 	}
 	switch h.lookup.Use(&h.q) {
 	case host.Free:
-		if h.sent != nil && !bareSYN && h.sent(p.Proto, h.q.Src, h.q.Dst) {
+		if !bareSYN && h.sent(p.Proto, h.q.Src, h.q.Dst) {
 			return detect.Reply
 		}
 		return detect.Free

@@ -117,7 +117,7 @@ func (d *daemon) tableOptions(c *config.Config) nft.Options {
 		TrapServed:  d.o.TrapServed,
 		OwnTraps:    accepts(c.Modes),
 		Standby:     d.standby.on.Load(),
-		Untracked:   d.endsHere(),
+		Untracked:   d.untracked(c),
 		Spare:       d.facts.latest.Load().Prefixes(),
 		Peers:       d.peers.List(),
 	}

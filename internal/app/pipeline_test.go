@@ -38,7 +38,8 @@ func newPath(tb testing.TB) (*pipeline, *queue, *capture.Frame) {
 	f := &facts{watcher: w}
 	queue := newQueue()
 	ports := config.PortSet{{First: 1, Last: 1}}.Bitmap()
-	h, strangers := &asHost{facts: f, lookup: lookups[0]}, &asHost{facts: f, lookup: lookups[1]}
+	nothing := func(uint8, netip.AddrPort, netip.AddrPort) bool { return false }
+	h, strangers := &asHost{facts: f, lookup: lookups[0], sent: nothing}, &asHost{facts: f, lookup: lookups[1], sent: nothing}
 	p := &pipeline{
 		facts: f, host: h, strangers: strangers, out: queue,
 		detector: detect.New(detect.Options{Rules: detect.Rules{TCP: ports, UDP: ports}, Host: home{h}, Strangers: home{strangers}}),

@@ -12,8 +12,8 @@ import (
 )
 
 // standby is what becomes of the firewall table where nothing gets past the XDP
-// program: it has every ban and no rules, which would have the kernel track all
-// connections of this host. What ordinary traffic pays is that, more than all else.
+// program: it has every ban and no rules, which every packet of ordinary traffic would
+// pay for.
 type standby struct {
 	on   atomic.Bool
 	look chan struct{} // whether the table may stand by is to be looked at
@@ -31,7 +31,7 @@ func (d *daemon) standsBy() []string {
 func (d *daemon) openNAT() {
 	var err error
 	if d.nat, err = host.NewNAT(); err != nil {
-		d.problems.set("nat", fmt.Sprintf("whether this host translates addresses cannot be known, so the XDP program does not decide by itself who hits a trap, and the firewall table has connections tracked: %v", err))
+		d.problems.set("nat", fmt.Sprintf("whether this host translates destinations cannot be known, so the XDP program does not decide by itself who hits a trap, and the firewall table has connections tracked: %v", err))
 		return
 	}
 	d.onStop(d.nat.Close)
@@ -46,13 +46,30 @@ func (d *daemon) natChanged() <-chan struct{} {
 }
 
 // endsHere reports whether all that comes in is for this host, as it came: nothing is
-// forwarded, and no address translated. By any goroutine.
+// forwarded, through a bridge or otherwise, and no destination translated. By any goroutine.
 func (d *daemon) endsHere() bool {
-	if d.nat == nil || d.facts.watcher.Snapshot().Forwards {
+	if d.nat == nil {
 		return false
 	}
+	facts := d.facts.watcher.Snapshot()
 	there, _ := d.nat.State()
-	return !there
+	bridge := func(l host.Link) bool { return l.Kind == "bridge" }
+	return !there && !facts.Forwards && !slices.ContainsFunc(facts.Links, bridge)
+}
+
+// past reports whether anything goes in or out where the XDP program does not see it, or
+// does not remember it.
+func (d *daemon) past(s *sensor) bool {
+	return slices.ContainsFunc(d.facts.watcher.Snapshot().Links, func(l host.Link) bool {
+		return l.Up && !l.Loopback && !s.Remembers(l.Index)
+	})
+}
+
+// untracked reports whether the table's rules may do without connection tracking: if all
+// ends here, and the XDP program, where it bans, has a memory of its own. By any goroutine.
+func (d *daemon) untracked(c *config.Config) bool {
+	s := d.sensor.Load()
+	return d.endsHere() && (s == nil || !drops(c) || !d.past(s))
 }
 
 // sent reports whether this host has sent something in the flow, where nothing is
@@ -74,12 +91,7 @@ func (d *daemon) mayStandBy(c *config.Config) bool {
 	if s == nil || s.folder == "" || !d.endsHere() || !d.dropping(c) || !d.tableBans(c) || slices.Contains(c.BlockMethods, config.MethodNftables) {
 		return false
 	}
-	facts := d.facts.watcher.Snapshot()
-	if hasVLANs(facts) {
-		return false
-	}
-	past := func(l host.Link) bool { return l.Up && !l.Loopback && !s.Remembers(l.Index) }
-	return !slices.ContainsFunc(facts.Links, past) &&
+	return !hasVLANs(d.facts.watcher.Snapshot()) && !d.past(s) &&
 		d.responder.HeldWithout(string(config.MethodNftables), string(config.MethodXDP)) == 0
 }
 
@@ -95,8 +107,8 @@ func (d *daemon) remember(s *sensor) {
 
 // lookAtStandby has the table looked at where something has changed for it.
 func (d *daemon) lookAtStandby() {
-	t := d.table.Load()
-	if d.mayStandBy(d.conf.Load()) != d.standby.on.Load() || t != nil && t.Untracked() != d.endsHere() {
+	c, t := d.conf.Load(), d.table.Load()
+	if d.mayStandBy(c) != d.standby.on.Load() || t != nil && t.Untracked() != d.untracked(c) {
 		touch(d.standby.look)
 	}
 }
@@ -108,7 +120,7 @@ func (d *daemon) standBy(ctx context.Context) {
 		d.remember(s)
 	}
 	c := d.conf.Load()
-	may, untracked := d.mayStandBy(c), d.endsHere()
+	may, untracked := d.mayStandBy(c), d.untracked(c)
 	was := d.standby.on.Load()
 	t := d.table.Load()
 	if may == was && (t == nil || t.Untracked() == untracked) {

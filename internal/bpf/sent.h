@@ -15,7 +15,7 @@ enum { SENT_LINES = 1 << 14, SENT_FLOWS = 4 };
 // in units of 2^30 ns.
 enum { SENT_UNIT = 30, SENT_FOR = 112 };
 
-// Of each flow 32 bits of its hash, then when something was last sent.
+// Of each flow 32 bits of its hash, then when either side last sent something.
 struct sent_line {
 	__u64 flow[SENT_FLOWS];
 };

@@ -5,7 +5,8 @@
 #pragma once
 #include "xdp_packet.h"
 
-// was_sent reports whether p comes back in a flow of ours. A SYN begins one.
+// was_sent reports whether p comes back in a flow of ours, which then lasts on. A SYN
+// begins one.
 once_ int was_sent(const struct packet *p)
 {
 	__u32 now = bpf_ktime_get_coarse_ns() >> SENT_UNIT;
@@ -21,7 +22,9 @@ once_ int was_sent(const struct packet *p)
 	if (!line)
 		return 0;
 	for (int i = 0; i < SENT_FLOWS; i++)
-		if (line->flow[i] >> 32 == hash >> 32 && now - (__u32)line->flow[i] <= SENT_FOR)
+		if (line->flow[i] >> 32 == hash >> 32 && now - (__u32)line->flow[i] <= SENT_FOR) {
+			line->flow[i] = hash >> 32 << 32 | now;
 			return 1;
+		}
 	return 0;
 }

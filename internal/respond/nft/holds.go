@@ -93,8 +93,10 @@ func (n *news) lookUp(places []place, missing func(at int)) error {
 	for from := 0; from < len(places); from += atOnce {
 		some := places[from:min(from+atOnce, len(places))]
 		request = request[:0]
-		for i, p := range some {
-			request = appendGet(request, uint32(i), p.set.Name, p.key)
+		first := n.asked
+		for _, p := range some {
+			request = appendGet(request, n.asked, p.set.Name, p.key)
+			n.asked++
 		}
 		if answer == nil {
 			answer = make([]byte, 8<<10)
@@ -103,9 +105,11 @@ func (n *news) lookUp(places []place, missing func(at int)) error {
 			return fmt.Errorf("nftables: asking for elements: %w", err)
 		}
 		for i := range some {
-			size, err := read(raw, answer)
-			if err == nil {
-				err = found(answer[:size], uint32(i))
+			size, err := 0, error(unix.EBADMSG)
+			for errors.Is(err, unix.EBADMSG) { // an error may have left answers unread
+				if size, err = read(raw, answer); err == nil {
+					err = found(answer[:size], first+uint32(i))
+				}
 			}
 			switch {
 			case err == nil:

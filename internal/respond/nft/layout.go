@@ -51,6 +51,7 @@ type layout struct {
 // set has a bound that forged sources can fill: it must never be able to keep
 // user space from confirming a ban, nor cost a confirmed one its place.
 type family struct {
+	suffix   string // of the names of its sets
 	is       match  // ends the rule for other families
 	source   match  // loads the source into register 1, or ends the rule
 	protoReg uint32 // the register right behind the source's
@@ -60,7 +61,7 @@ type family struct {
 	full, soft, lim        *nftables.Set
 	part                   *nftables.Set // source . protocol: soft, for one protocol
 	hit, hitlim, hitpart   *nftables.Set // net6 has none
-	sent                   *nftables.Set // flows, where nothing is tracked; net6 has none
+	sent, served           *nftables.Set // flows, where nothing is tracked; net6 has none
 	addrType, addrProtType nftables.SetDatatype
 }
 
@@ -118,7 +119,7 @@ func newLayout(dynamicSize uint32) *layout {
 
 	for i, suffix := range []string{"4", "6", "6n"} {
 		f := l.families()[i]
-		f.is = f.source[:2]
+		f.suffix, f.is = suffix, f.source[:2]
 		f.addrProtType = nftables.MustConcatSetType(f.addrType, nftables.TypeInetProto)
 		ban := func(name string, key nftables.SetDatatype, comment string) *nftables.Set {
 			return l.set(nftables.Set{Name: name + suffix, KeyType: key, HasTimeout: true, Size: banSize, Comment: comment})
@@ -145,10 +146,9 @@ func newLayout(dynamicSize uint32) *layout {
 		f.hit = hit("hit", f.addrType, "provisional soft")
 		f.hitlim = hit("hitlim", f.addrType, "provisional lim")
 		f.hitpart = hit("hitpart", f.addrProtType, "provisional part")
-		f.sent = l.set(nftables.Set{
-			Name: "sent" + suffix, Dynamic: true, HasTimeout: true, Size: dynamicSize, Comment: "sent in the last two minutes",
-			KeyType: nftables.MustConcatSetType(nftables.TypeInetProto, f.addrType, nftables.TypeInetService, f.addrType, nftables.TypeInetService),
-		})
+		flow := nftables.MustConcatSetType(nftables.TypeInetProto, f.addrType, nftables.TypeInetService, f.addrType, nftables.TypeInetService)
+		f.sent = hit(sentName, flow, "flows of the last two minutes that began here")
+		f.served = hit(servedName, flow, "those of services")
 	}
 
 	traps := func(name, comment string) *nftables.Set {
@@ -174,7 +174,7 @@ func (l *layout) lasting(untracked bool) []*nftables.Set {
 		if f.hit != nil {
 			all = append(all, f.hit, f.hitlim, f.hitpart)
 			if untracked {
-				all = append(all, f.sent)
+				all = append(all, f.sent, f.served)
 			}
 		}
 	}

@@ -146,10 +146,15 @@ func trapSocket() match {
 
 // boundSocket matches packets for a socket with an address of its own: a connection,
 // or a listener that is bound to one. It breaks on TIME_WAIT.
-func boundSocket() match {
+func boundSocket() match { return socketIsWildcard(0) }
+
+// wildcardSocket matches packets for a socket that takes those to any address.
+func wildcardSocket() match { return socketIsWildcard(1) }
+
+func socketIsWildcard(value byte) match {
 	return match{
 		&expr.Socket{Key: expr.SocketKeyWildcard, Register: unix.NFT_REG_1},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte{0}},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte{value}},
 	}
 }
 

@@ -14,7 +14,8 @@ import (
 )
 
 // Reconfigure replaces traps, rules, Spare and Peers by those of o, in one
-// transaction: every packet meets the old rules or the new ones. Bans stay with
+// transaction: every packet meets the old rules or the new ones (one that is between two
+// hooks at that moment, where Untracked ends, the new half). Bans stay with
 // what is left of their time, provisional ones too, and so do the counters.
 // After an error everything goes on as it was. A table that somebody has taken
 // away stands again, but without its bans: Lost has a signal all the same.

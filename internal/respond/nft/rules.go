@@ -85,6 +85,15 @@ func (t *Table) transport(protocols ...byte) (match, error) {
 	return append(match{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: unix.NFT_REG_1}}, some...), err
 }
 
+// someSocket matches packets for any socket: both values of transparent do, TIME_WAIT
+// included. The key "wildcard" would not: it breaks on sockets that are not full ones.
+func (t *Table) someSocket() (match, error) {
+	flag := nftables.TypeInteger
+	flag.Bytes = 1
+	either, err := t.oneOf(flag, 0, 1)
+	return append(match{&expr.Socket{Key: expr.SocketKeyTransparent, Register: unix.NFT_REG_1}}, either...), err
+}
+
 // rules queues all of them.
 func (t *Table) rules() error {
 	if t.opt.Standby {
@@ -92,11 +101,9 @@ func (t *Table) rules() error {
 		t.rule(c, "the XDP program keeps these sources out; there are rules when something comes in past it", verdict(expr.VerdictReturn))
 		return nil
 	}
-	before := t.rulesPre
 	if t.opt.Untracked {
-		before = t.rulesSent
-	}
-	if err := before(); err != nil {
+		t.rulesSent()
+	} else if err := t.rulesPre(); err != nil {
 		return err
 	}
 	return t.rulesTrap(true)
@@ -188,6 +195,9 @@ func (t *Table) rulesSpare(c *nftables.Chain) {
 // serves.
 func (t *Table) rulesTrap(armed bool) error {
 	c := t.conn.AddChain(t.lay.trap())
+	if t.opt.Untracked {
+		t.rulesAnswers()
+	}
 	limited, err := t.rulesLimited()
 	if err != nil {
 		return err
@@ -221,15 +231,11 @@ func (t *Table) rulesTrap(armed bool) error {
 			t.rule(c, "trap sockets of ours", packets, trapSocket(), jump(limited))
 		}
 	}
-	// Both values of transparent match any socket, TIME_WAIT included. The key
-	// "wildcard" would not: it breaks on sockets that are not full ones.
-	flag := nftables.TypeInteger
-	flag.Bytes = 1
-	anySocket, err := t.oneOf(flag, 0, 1)
+	some, err := t.someSocket()
 	if err != nil {
 		return err
 	}
-	t.rule(c, "", match{&expr.Socket{Key: expr.SocketKeyTransparent, Register: unix.NFT_REG_1}}, anySocket, accept)
+	t.rule(c, "", some, accept)
 	t.rule(c, "", jump(limited))
 	if !t.opt.TrapServed {
 		hits.first(c)
@@ -251,6 +257,9 @@ func (t *Table) outside() ([]match, error) {
 // rulesLimited drops what limited sources send outside of connections.
 func (t *Table) rulesLimited() (*nftables.Chain, error) {
 	c := t.conn.AddChain(t.lay.chain("limited"))
+	if t.opt.Untracked { // the rest of what was on its way when this host aborted
+		t.rule(c, "", protocol(unix.IPPROTO_TCP), notSYN(), jump(t.lay.answers()))
+	}
 	for _, f := range t.lay.families() {
 		for _, s := range []*nftables.Set{f.lim, f.hitlim} {
 			if s == nil {
@@ -351,7 +360,7 @@ func (t *Table) rulesHit(c *nftables.Chain, onlyProtocol bool) {
 func (t *Table) disarm() error {
 	gone := []*nftables.Chain{t.lay.chain("limited")}
 	if t.opt.Untracked {
-		gone = append(gone, t.lay.chain("full"), t.lay.chain("soft"))
+		gone = append(gone, t.lay.chain("full"), t.lay.chain("soft"), t.lay.answers())
 	}
 	if t.opt.trapsTCP() {
 		gone = append(gone, t.lay.chain("hit_tcp"))

@@ -57,11 +57,10 @@ type Options struct {
 	// than the limited ban.
 	LimitedOnly bool
 	// Standby: somebody else keeps out whom the table bans, so it has its sets and no
-	// rules. Rules that look at the state of connections make the kernel track all of
-	// this host's. Close ends it.
+	// rules, which every packet would pay for. Close ends it.
 	Standby bool
 	// Untracked: the rules do without connection tracking, for a host that neither
-	// forwards packets nor translates addresses. Standby comes first.
+	// forwards packets nor translates destinations. Standby comes first.
 	Untracked bool
 	// Spare and Peers are in the table from its first packet on.
 	Spare []netip.Prefix
@@ -313,7 +312,7 @@ func hint(err error) error {
 		return fmt.Errorf("nftables: %w (run as root or with CAP_NET_ADMIN)", err)
 	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPROTONOSUPPORT),
 		errors.Is(err, unix.EAFNOSUPPORT), errors.Is(err, unix.ENOENT):
-		return fmt.Errorf("nftables: %w (needs Linux 5.10 with nf_tables, nf_conntrack, nfnetlink_log and the nft_ct, nft_fib_inet, nft_limit, nft_log, nft_objref and nft_socket modules, or BLOCK_METHOD=\"none\")", err)
+		return fmt.Errorf("nftables: %w (needs Linux 5.10 with nf_tables, nfnetlink_log and the nft_fib_inet, nft_limit, nft_log, nft_objref and nft_socket modules, and nf_conntrack with nft_ct on a host that forwards packets; or BLOCK_METHOD=\"none\")", err)
 	}
 	return fmt.Errorf("nftables: %w", err)
 }

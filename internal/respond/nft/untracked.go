@@ -26,8 +26,13 @@ import (
 // sentFor is how long connection tracking keeps an exchange of datagrams.
 const sentFor = 2 * time.Minute
 
-// ICMP messages that ask (RFC 792, RFC 950, RFC 4443). All others answer, or tell of
-// packets that were sent.
+// Names of the sets of what was sent, before the suffix of the family.
+const (
+	sentName   = "sent"   // from a port within ip_local_port_range
+	servedName = "served" // from another one
+)
+
+// ICMP messages that ask (RFC 792, RFC 950, RFC 4443). All others pass.
 const (
 	echoRequest        = 8
 	timestampRequest   = 13
@@ -81,21 +86,30 @@ func (f *family) flow(out bool) match {
 	return m
 }
 
-// remember puts a packet's flow into the set of what was sent. A set that is full ends
-// the rule.
-func (f *family) remember() match {
-	return append(f.flow(true), &expr.Dynset{
-		SrcRegKey: unix.NFT_REG_1, SetName: f.sent.Name, SetID: f.sent.ID,
-		Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: sentFor,
-	})
+// note puts the flow that is loaded into a set of what was sent, for its time from now
+// on. A set that is full ends the rule.
+func note(s *nftables.Set) match {
+	return match{&expr.Dynset{
+		SrcRegKey: unix.NFT_REG_1, SetName: s.Name, SetID: s.ID, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: sentFor,
+	}}
 }
 
-// isSent matches packets that come back in a flow of ours.
-func (f *family) isSent() match { return append(f.flow(false), lookup(f.sent)) }
+// rulesAnswers lets pass what comes back in a flow of ours. Such a flow lasts as long as
+// either side sends.
+func (t *Table) rulesAnswers() {
+	c := t.conn.AddChain(t.lay.answers())
+	for _, f := range []*family{&t.lay.v4, &t.lay.v6} {
+		for _, s := range []*nftables.Set{f.sent, f.served} {
+			t.rule(c, "", f.flow(false), match{lookup(s)}, note(s), verdict(expr.VerdictAccept))
+		}
+	}
+}
+
+func (l *layout) answers() *nftables.Chain { return l.chain("answers") }
 
 // rulesSent remembers what leaves. Of TCP, of which sockets tell most, only what begins
 // or ends a connection is kept.
-func (t *Table) rulesSent() error {
+func (t *Table) rulesSent() {
 	c := t.conn.AddChain(t.lay.sent())
 	accept, tcp := verdict(expr.VerdictAccept), protocol(unix.IPPROTO_TCP)
 	t.rule(c, "", tcp, tcpFlags(fin|syn|rst, expr.CmpOpEq, 0), accept)
@@ -108,14 +122,28 @@ func (t *Table) rulesSent() error {
 		payload(expr.PayloadBaseTransportHeader, 4, 4),
 		&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: make([]byte, 4)}, // RFC 9293 section 3.10.7.1
 	}, accept)
-	for _, then := range []match{t.lay.v4.remember(), t.lay.v6.remember(), counter(unremembered)} {
-		transport, err := t.transport(unix.IPPROTO_TCP, unix.IPPROTO_UDP)
-		if err != nil {
-			return err
+	keep := t.conn.AddChain(t.lay.chain("remember"))
+	t.rule(c, "", tcp, jump(keep))
+	t.rule(c, "", protocol(unix.IPPROTO_UDP), jump(keep))
+	// What services send to whoever asks, forged or not, takes no room from what this host
+	// begins by itself.
+	both := []*family{&t.lay.v4, &t.lay.v6}
+	if last := t.opt.EphemeralLast; last != 0 {
+		own := match{
+			payload(expr.PayloadBaseTransportHeader, 0, 2),
+			&expr.Range{
+				Op: expr.CmpOpEq, Register: unix.NFT_REG_1,
+				FromData: binaryutil.BigEndian.PutUint16(t.opt.EphemeralFirst), ToData: binaryutil.BigEndian.PutUint16(last),
+			},
 		}
-		t.rule(c, "", transport, then, accept)
+		for _, f := range both {
+			t.rule(keep, "", own, f.flow(true), note(f.sent), accept)
+		}
 	}
-	return nil
+	for _, f := range both {
+		t.rule(keep, "", f.flow(true), note(f.served), accept)
+	}
+	t.rule(keep, "no room", counter(unremembered))
 }
 
 // rulesExisting drops what a full ban does, lets pass what no soft ban cuts, and drops
@@ -126,9 +154,7 @@ func (t *Table) rulesExisting(c *nftables.Chain) error {
 	}
 	accept := verdict(expr.VerdictAccept)
 	t.rule(c, "connections that exist", protocol(unix.IPPROTO_TCP), notSYN(), boundSocket(), accept)
-	for _, f := range []*family{&t.lay.v4, &t.lay.v6} {
-		t.rule(c, "", protocol(unix.IPPROTO_UDP), f.isSent(), accept)
-	}
+	t.rule(c, "", protocol(unix.IPPROTO_UDP), jump(t.lay.answers()))
 	t.rule(c, "", laterFragment(), accept)
 	if err := t.rulesDiscovery(c); err != nil {
 		return err
@@ -145,9 +171,16 @@ func (t *Table) rulesExisting(c *nftables.Chain) error {
 // rulesSoft drops what begins something.
 func (t *Table) rulesSoft() (*nftables.Chain, error) {
 	c := t.conn.AddChain(t.lay.chain("soft"))
-	for _, f := range []*family{&t.lay.v4, &t.lay.v6} {
-		t.rule(c, "", protocol(unix.IPPROTO_TCP), notSYN(), f.isSent(), verdict(expr.VerdictAccept))
+	goesOn := slices.Concat(protocol(unix.IPPROTO_TCP), notSYN())
+	t.rule(c, "", goesOn, jump(t.lay.answers()))
+	// A handshake under way, and TIME_WAIT, are no full sockets, of which alone the kernel
+	// says whether they listen to any address.
+	t.rule(c, "", goesOn, wildcardSocket(), counter(droppedSoft), verdict(expr.VerdictDrop))
+	some, err := t.someSocket()
+	if err != nil {
+		return nil, err
 	}
+	t.rule(c, "", goesOn, some, verdict(expr.VerdictAccept))
 	transport, err := t.transport(unix.IPPROTO_TCP, unix.IPPROTO_UDP)
 	if err != nil {
 		return nil, err
@@ -210,11 +243,8 @@ func (t *Table) Sent(proto uint8, remote, local netip.AddrPort) bool {
 	if !t.untracked.Load() {
 		return false
 	}
-	set := "sent6"
-	if remote.Addr().Is4() {
-		set = "sent4"
-	}
-	return t.asking.has(set, flowKey(proto, remote, local))
+	f, key := t.familyOf(remote.Addr()), flowKey(proto, remote, local)
+	return t.asking.has(sentName+f.suffix, key) || t.asking.has(servedName+f.suffix, key)
 }
 
 // has reports whether the set has the element. What cannot be known is not there.

@@ -1,8 +1,10 @@
 package nft
 
 import (
+	"errors"
 	"net"
 	"net/netip"
+	"syscall"
 	"testing"
 	"time"
 
@@ -133,32 +135,126 @@ func TestSent(t *testing.T) {
 	}
 }
 
-// What finds no room is counted, and the packet goes its way.
+// What finds no room is counted, and the packet goes its way. Strangers who have a
+// service answer take no room from what this host begins.
 func TestSentIsBounded(t *testing.T) {
 	l := newLab(t)
+	l.echoUDP(l.host, "10.9.0.1:5353")
 	o := untracked()
 	o.DynamicSize = 4
 	table := l.open(o)
 	r := l.raw()
-	const flows = 20
-	l.in(l.host, func() error {
-		for i := range uint16(flows) {
-			c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(scannerV4, 5000+i)))
-			if err != nil {
-				return err
-			}
-			t.Cleanup(func() { c.Close() })
-			if _, err := c.Write([]byte("x")); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	eventually(t, "all datagrams", func() bool { r.poll(); return r.answers[scannerV4] >= flows })
-	// The kernel may let a set grow somewhat over its size.
-	if s := l.stats(table); s.Unremembered < flows/2 || s.Unremembered > flows-4 {
-		t.Errorf("%d of %d found no room among 4", s.Unremembered, flows)
+	const strangers = 50
+	source := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{203, 0, 113, byte(i)}) }
+	for i := range strangers {
+		r.send(l.udp(source(i), 5000, 5353))
 	}
+	for i := range strangers {
+		eventually(t, "an answer for everybody", func() bool { r.poll(); return r.answers[source(i)] == 1 })
+	}
+	// The kernel may let a set grow somewhat over its size.
+	if s := l.stats(table); s.Unremembered < strangers/2 || s.Unremembered > strangers-4 {
+		t.Errorf("%d of %d found no room among 4", s.Unremembered, strangers)
+	}
+	c, err := l.dial(l.host, "udp", "10.9.0.2:5000", time.Second)
+	if err == nil {
+		_, err = c.Write([]byte("x"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !table.Sent(unix.IPPROTO_UDP, netip.MustParseAddrPort(c.RemoteAddr().String()), netip.MustParseAddrPort(c.LocalAddr().String())) {
+		t.Error("strangers have taken the room of what this host begins")
+	}
+}
+
+// An exchange lasts as long as either side sends.
+func TestSentIsRefreshed(t *testing.T) {
+	l := newLab(t)
+	table := l.open(untracked())
+	r := l.raw()
+	c, err := l.dial(l.host, "udp", "10.9.0.2:5000", time.Second)
+	if err == nil {
+		_, err = c.Write([]byte("x"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	local := netip.MustParseAddrPort(c.LocalAddr().String())
+	flow := flowKey(unix.IPPROTO_UDP, netip.MustParseAddrPort(c.RemoteAddr().String()), local)
+	left := func() time.Duration {
+		table.mu.Lock()
+		defer table.mu.Unlock()
+		e, there, err := table.get(place{&table.lay.v4, table.lay.v4.sent, flow})
+		if err != nil || !there {
+			t.Fatalf("the flow is not there: %v", err)
+		}
+		return e.left
+	}
+	begin := left()
+	eventually(t, "time goes by", func() bool { return left() < begin-50*time.Millisecond })
+	now := left()
+	r.send(l.udp(scannerV4, 5000, local.Port()))
+	eventually(t, "the datagram that came counts", func() bool { return left() > now })
+}
+
+// A handshake that is not done when its source is softly banned goes on: with
+// TCP_DEFER_ACCEPT that may be seconds.
+func TestHandshakesUnderWayGoOn(t *testing.T) { bothWays(t, testHandshakesUnderWayGoOn) }
+
+func testHandshakesUnderWayGoOn(t *testing.T, traps func() Options) {
+	l := newLab(t)
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var err error
+		return errors.Join(c.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 10)
+		}), err)
+	}}
+	var ln net.Listener
+	l.in(l.host, func() (err error) { ln, err = lc.Listen(t.Context(), "tcp4", ":80"); return err })
+	defer ln.Close()
+	table := l.open(traps())
+	c, err := l.dial(l.scanner, "tcp", "10.9.0.1:80", time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := table.Ban(t.Context(), ban("10.9.0.2/32", judge.Soft, time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Write([]byte("question")); err != nil {
+		t.Fatal(err)
+	}
+	if err := ln.(*net.TCPListener).SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ln.Accept(); err != nil {
+		t.Errorf("the connection is cut: %v", err)
+	}
+	// An ACK is no handshake.
+	before := l.stats(table).DroppedSoft
+	l.raw().send(l.tcp(scannerV4, 4000, 80, ack))
+	eventually(t, "an ACK to the listener is dropped", func() bool { return l.stats(table).DroppedSoft > before })
+}
+
+// Who is limited gets his answer when the connection is gone.
+func TestRestOfAConnectionOfTheLimited(t *testing.T) {
+	l := newLab(t)
+	l.serve(l.scanner, "tcp", "10.9.0.2:5000")
+	table := l.open(untracked())
+	c, err := l.dial(l.host, "tcp", "10.9.0.2:5000", time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	local := netip.MustParseAddrPort(c.LocalAddr().String())
+	if err := table.Ban(t.Context(), ban("10.9.0.2/32", judge.Limited, time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(c.(*net.TCPConn).SetLinger(0), c.Close()); err != nil { // with a reset
+		t.Fatal(err)
+	}
+	r := l.raw()
+	r.send(l.tcp(scannerV4, 5000, local.Port(), ack))
+	eventually(t, "a reset for what was on its way", func() bool { r.poll(); return r.answers[scannerV4] > 0 })
 }
 
 // A soft ban drops what asks and what begins something, and leaves answers and parts.

@@ -130,6 +130,7 @@ func (t *Table) lostNow() bool {
 type news struct {
 	heard *netlink.Conn // hears of each transaction, whoever's it is
 	ask   *netlink.Conn
+	asked uint32 // numbers of questions, those of lookUp
 }
 
 // shape tells the table that we made from another of the same name.

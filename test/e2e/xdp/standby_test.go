@@ -52,7 +52,8 @@ func TestTableOnStandby(t *testing.T) {
 	}{
 		{"packets are forwarded", forward, rest, true},
 		{"IPv6 packets are forwarded", "sysctl -qw net.ipv6.conf.all.forwarding=1", "sysctl -qw net.ipv6.conf.all.forwarding=0", true},
-		{"an interface without Ethernet", "ip tuntap add dev tun9 mode tun && ip link set tun9 up", "ip link del tun9", false},
+		{"an interface without Ethernet", "ip tuntap add dev tun9 mode tun && ip link set tun9 up", "ip link del tun9", true},
+		{"a bridge", "ip link add br9 type bridge", "ip link del br9", true},
 		{"destination NAT", "nft 'add table ip n; add chain ip n p { type nat hook prerouting priority -100; }; add rule ip n p tcp dport 8080 redirect to :80'", "nft delete table ip n", true},
 	} {
 		lab.Command(t, s.Host.NS, "sh", "-c", c.begin)
