@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"time"
 
@@ -201,7 +202,14 @@ func (t *Table) apply(ctx context.Context, c *change) error {
 		return err
 	}
 	t.fill(c)
-	return t.commit(func() error {
+	looked := maps.Clone(t.looked)
+	err := t.commit(func() error {
+		t.looked = maps.Clone(looked)
+		for _, f := range t.lay.families() {
+			if len(c.in[f.full]) > 0 && !t.looked[f.full] && !t.opt.Standby {
+				t.look(f, f.full)
+			}
+		}
 		for s, els := range c.out {
 			if err := t.takeOut(s, els); err != nil {
 				return err
@@ -217,6 +225,10 @@ func (t *Table) apply(ctx context.Context, c *change) error {
 		}
 		return nil
 	})
+	if err != nil {
+		t.looked = looked
+	}
+	return err
 }
 
 // takeOut queues the removal of elements that may not be there. Deleting what

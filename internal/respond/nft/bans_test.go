@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -337,4 +338,60 @@ func TestOpenWithoutPrivilege(t *testing.T) {
 	} else {
 		t.Log(err)
 	}
+}
+
+// Packets are looked up in sets of full bans once there is one, which every packet would
+// pay for otherwise.
+func TestLookedUpOnlyWhereThereAreBans(t *testing.T) { bothWays(t, testLookedUpOnlyWhereThereAreBans) }
+
+func testLookedUpOnlyWhereThereAreBans(t *testing.T, traps func() Options) {
+	l := newLab(t)
+	l.serve(l.host, "tcp", "10.9.0.1:80")
+	table := l.open(traps())
+	expect := func(when string, v4, v6 bool) {
+		t.Helper()
+		rules := l.listed()
+		if got4, got6 := strings.Contains(rules, "@full4 jump full"), strings.Contains(rules, "@full6 jump full"); got4 != v4 || got6 != v6 {
+			t.Errorf("%s: looked up IPv4 %v, IPv6 %v", when, got4, got6)
+		}
+		c, err := l.dial(l.scanner, "tcp", "10.9.0.1:80", patience)
+		if err == nil {
+			c.Close()
+		}
+		if v4 != silent(err) {
+			t.Errorf("%s: %v", when, err)
+		}
+	}
+	expect("at first", false, false)
+	if err := table.Ban(t.Context(), ban("2001:db8::7/128", judge.Full, time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	expect("one of IPv6", false, true)
+	for range 2 {
+		if err := table.Ban(t.Context(), ban("10.9.0.2/32", judge.Full, time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect("one of IPv4", true, true)
+	if n := strings.Count(l.listed(), "@full4 jump full"); n != 1 {
+		t.Errorf("%d rules for one set", n)
+	}
+	l.reconfigure(table, traps())
+	expect("with other rules", true, true)
+
+	again := func() {
+		t.Helper()
+		if err := table.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		expect("closed", true, true)
+		table = l.open(traps())
+	}
+	again()
+	expect("opened again", true, true)
+	if err := table.Unban(t.Context(), ban("2001:db8::7/128", judge.Full, time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	again()
+	expect("opened again without one of IPv6", true, false)
 }

@@ -236,11 +236,14 @@ func carry(s *nftables.Set) ([]nftables.SetElement, error) {
 	return els, err
 }
 
+// isEmpty reports whether a set that an earlier run has left holds nobody.
+func isEmpty(s *nftables.Set) bool { return dump(s.Name, 1, func(element) {}) == nil }
+
 // addSets queues every set that is not there yet.
 func (t *Table) addSets(old map[string]oldSet, w wish) error {
 	for _, s := range t.lay.lasting(t.opt.Untracked) {
 		s.ID = 0
-		t.filled[s] = t.filled[s] || old[s.Name].kept
+		t.filled[s] = t.filled[s] || w.fresh && old[s.Name].kept && !isEmpty(s)
 		if old[s.Name].kept {
 			continue
 		}

@@ -113,13 +113,13 @@ func (t *Table) rules() error {
 func (t *Table) rulesPre() error {
 	c := t.conn.AddChain(t.lay.pre())
 	accept := verdict(expr.VerdictAccept)
-	t.rule(c, "", inLoopback(), accept)
 	if err := t.rulesFull(c); err != nil {
 		return err
 	}
 	// From here on a ban rests on evidence that anybody can forge: it never
 	// cuts a connection that exists, nor an error message about one.
 	t.rule(c, "", ctState(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept)
+	t.rule(c, "", inLoopback(), accept)
 	if err := t.rulesDiscovery(c); err != nil {
 		return err
 	}
@@ -133,9 +133,9 @@ func (t *Table) rulesPre() error {
 	return nil
 }
 
-// rulesFull drops all of those with proof against them. What most packets need is first:
-// the look-up of whom to spare, in an interval set, is for those whose source is banned
-// and for new connections.
+// rulesFull drops all of those with proof against them. What most packets need is first,
+// and is little: they are looked up in the sets that hold somebody (see look), and whom to
+// spare, in an interval set, is asked for those whose source is banned.
 func (t *Table) rulesFull(c *nftables.Chain) error {
 	full := t.conn.AddChain(t.lay.chain("full"))
 	if err := t.rulesDiscovery(full); err != nil {
@@ -143,13 +143,31 @@ func (t *Table) rulesFull(c *nftables.Chain) error {
 	}
 	t.rulesSpare(full)
 	t.rule(full, "", counter(droppedFull), verdict(expr.VerdictDrop))
+	t.rule(c, "", jump(t.conn.AddChain(t.lay.looks())))
+	clear(t.looked)
 	for _, f := range t.lay.families() {
-		t.rule(c, "", f.in(f.full), jump(full))
+		if t.filled[f.full] {
+			t.look(f, f.full)
+		}
 		if t.nets.has(f.fullnet) {
-			t.rule(c, "", f.in(f.fullnet), jump(full))
+			t.look(f, f.fullnet)
 		}
 	}
 	return nil
+}
+
+// looks is the chain in which fully banned sources are looked for. Nobody is, while there
+// are none.
+func (l *layout) looks() *nftables.Chain { return l.chain("look") }
+
+// look has sources looked up in a set of full bans from now on.
+func (t *Table) look(f *family, s *nftables.Set) {
+	c := t.lay.looks()
+	if len(t.looked) == 0 {
+		t.rule(c, "", inLoopback(), verdict(expr.VerdictReturn)) // whatever range is banned
+	}
+	t.rule(c, "", f.in(s), jump(t.lay.chain("full")))
+	t.looked[s] = true
 }
 
 // rulesBanned has a verdict for what softly banned sources send.
@@ -203,7 +221,6 @@ func (t *Table) rulesTrap(armed bool) error {
 		return err
 	}
 	accept := verdict(expr.VerdictAccept)
-	t.rule(c, "", inLoopback(), accept)
 	if t.opt.Untracked {
 		if err := t.rulesExisting(c); err != nil {
 			return err
@@ -213,6 +230,7 @@ func (t *Table) rulesTrap(armed bool) error {
 		// Both sides have spoken: somebody is there. What follows looks for a route and a
 		// socket, which is much for each packet of every connection.
 		t.rule(c, "", ctState(expr.CtStateBitESTABLISHED), accept)
+		t.rule(c, "", inLoopback(), accept)
 		t.rulesSpare(c)
 		t.rule(c, "", notForUs(), accept)
 		// Answers to what this host or a masqueraded guest sent.
@@ -360,7 +378,7 @@ func (t *Table) rulesHit(c *nftables.Chain, onlyProtocol bool) {
 func (t *Table) disarm() error {
 	gone := []*nftables.Chain{t.lay.chain("limited")}
 	if t.opt.Untracked {
-		gone = append(gone, t.lay.chain("full"), t.lay.chain("soft"), t.lay.answers())
+		gone = append(gone, t.lay.looks(), t.lay.chain("full"), t.lay.chain("soft"), t.lay.answers())
 	}
 	if t.opt.trapsTCP() {
 		gone = append(gone, t.lay.chain("hit_tcp"))

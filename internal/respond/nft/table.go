@@ -111,6 +111,7 @@ type Table struct {
 	nets   segments // and as the kernel has them
 	conn   *nftables.Conn
 	filled map[*nftables.Set]bool // sets of bans that may hold any: nothing is taken out of the others
+	looked map[*nftables.Set]bool // those of full bans in which sources are looked up
 	log    *hitLog                // nil: no trap rule has been needed yet
 	ours   shape                  // of the table as we left it
 	bare   bool                   // it stands again, but its bans went with the one that was taken
@@ -128,7 +129,7 @@ func Open(o Options) (*Table, error) {
 	if err != nil {
 		return nil, hint(err)
 	}
-	t := &Table{lay: newLayout(o.DynamicSize), conn: conn, filled: make(map[*nftables.Set]bool), lost: make(chan struct{}, 1), touched: make(chan struct{}, 1), hearing: make(chan struct{})}
+	t := &Table{lay: newLayout(o.DynamicSize), conn: conn, filled: make(map[*nftables.Set]bool), looked: make(map[*nftables.Set]bool), lost: make(chan struct{}, 1), touched: make(chan struct{}, 1), hearing: make(chan struct{})}
 	if t.asking, err = openAsking(); err == nil {
 		t.news, err = openNews()
 	}

@@ -49,6 +49,7 @@ func (t *Table) rulesExisting(c *nftables.Chain) error {
 	}
 	accept := verdict(expr.VerdictAccept)
 	t.rule(c, "connections that exist", protocol(unix.IPPROTO_TCP), notSYN(), boundSocket(), accept)
+	t.rule(c, "", inLoopback(), accept)
 	t.rule(c, "", protocol(unix.IPPROTO_UDP), jump(t.lay.answers()))
 	t.rule(c, "", laterFragment(), accept)
 	if err := t.rulesDiscovery(c); err != nil {
