@@ -215,6 +215,9 @@ func TestWords(t *testing.T) {
 	if got := middle([]time.Duration{3, 1, 2}); got != 2 {
 		t.Errorf("median %d", got)
 	}
+	if got := midmean([]float64{100, 2, 0, 1}); got != 1.5 {
+		t.Errorf("midmean %v", got)
+	}
 }
 
 func TestRowsAndFlags(t *testing.T) {
