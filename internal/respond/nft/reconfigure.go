@@ -70,7 +70,7 @@ func (t *Table) Rebuild(ctx context.Context, bans []respond.Ban) error {
 
 // become makes the table what o and peers say; after an error nothing changed.
 func (t *Table) become(o Options, peers map[netip.Addr]struct{}, w wish) (err error) {
-	before, beforePeers, heard := t.opt, t.peers, t.log != nil
+	before, beforePeers, looked, heard := t.opt, t.peers, maps.Clone(t.looked), t.log != nil
 	o.Peers = nil
 	t.opt, t.peers = o, peers
 	if !heard && (o.trapsTCP() || o.trapsUDP()) {
@@ -81,7 +81,7 @@ func (t *Table) become(o Options, peers map[netip.Addr]struct{}, w wish) (err er
 		err = t.rebuild(w)
 	}
 	if err != nil {
-		t.opt, t.peers = before, beforePeers
+		t.opt, t.peers, t.looked = before, beforePeers, looked
 		if !heard && t.log != nil {
 			err = errors.Join(err, t.log.conn.Close())
 			t.log = nil
