@@ -149,7 +149,7 @@ func Nmap(t *testing.T, ns *pktgen.NS, args ...string) string {
 // Command runs a program in ns and returns its output; a failure ends the test.
 func Command(t *testing.T, ns *pktgen.NS, args ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	var out []byte
 	err := ns.Do(func() error {

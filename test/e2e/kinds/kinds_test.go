@@ -128,7 +128,8 @@ func TestMute(t *testing.T) {
 	}
 }
 
-// As slow as nmap -T1 really is: one probe in 15 seconds.
+// As slow as nmap -T1 really is: one probe in 15 seconds, and as long again for each that is
+// not answered at once.
 func TestSlow(t *testing.T) {
 	if os.Getenv("PORTSENTRY_LONG") == "" {
 		t.Skip("runs in make test-long")
@@ -145,7 +146,7 @@ func (r run) check(s *stage) {
 	if slices.Contains(r.args, area.String()) {
 		s.settle()
 	}
-	s.command(s.scanner, slices.Concat(words("timeout 110 nmap -n"), r.args)...)
+	s.command(s.scanner, slices.Concat(words("timeout 200 nmap -n"), r.args)...)
 	scans, campaigns, notices := replay(t, s.eye.capture(s.scanner))
 	from := s.scanner.Addr4()
 	if slices.Contains(r.args, "-6") {
